@@ -1,0 +1,1 @@
+"""The server: answers on time and on budget."""

@@ -1,0 +1,1 @@
+"""HTTP: routes, wire schemas, problems. The only package that knows the protocol."""

@@ -1,0 +1,1 @@
+"""Runtimes that execute stages, behind one protocol."""

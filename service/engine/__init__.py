@@ -1,0 +1,1 @@
+"""The scheduler and the lane that drives the backend; everything pure but `engine` and `inbox`."""

@@ -1,0 +1,1 @@
+"""From images to a bundle: data, model, train, evaluate, calibrate, export."""

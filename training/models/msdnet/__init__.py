@@ -1,0 +1,1 @@
+"""Multi-scale DenseNet, arXiv 1703.09844."""
