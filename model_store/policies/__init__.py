@@ -1,1 +1,1 @@
-"""Budget policies: who leaves at an exit and who goes on. One file each, pure, for server and replay."""
+"""Budget policies: who leaves at an exit and who goes on. One file each, pure."""

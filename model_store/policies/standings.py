@@ -47,11 +47,12 @@ class Standings:
         """Note how the running stages went.
 
         Returns:
-            The images whose stage did not fail, ascending.
+            The images whose stage did not fail, in the order of the steps.
 
         Raises:
             ValueError: Images that should have reported did not, or others did.
         """
+        failed = frozenset(failed)
         self._check_reports(confidences, failed)
         arrived = tuple(image for image in self._running if image not in failed)
         for image in failed:
