@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--output", type=Path, required=True, help="folder for checkpoint and logs")
     extent = learn.add_mutually_exclusive_group()
     extent.add_argument("--epochs", type=int, help="instead of the recipe's extent")
-    extent.add_argument("--minutes", type=float, help="of wall clock, instead of the recipe's extent")
+    extent.add_argument(
+        "--minutes", type=float, help="of wall clock, instead of the recipe's extent"
+    )
     learn.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     learn.set_defaults(command=_train)
     return parser

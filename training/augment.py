@@ -10,8 +10,8 @@ class CropAndFlip:
 
     An image is mirrored in every second epoch, starting with a random half of the images: in two
     epochs the network sees both of each, where independent draws would show a quarter of the images
-    twice the same way round. Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
-    arXiv 2404.00498, §3.6, "Alternating flip".
+    twice the same way round. Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single
+    GPU", arXiv 2404.00498, §3.6, "Alternating flip".
     """
 
     def __init__(self, *, num_images: int, image_size: int, padding: int, seed: int) -> None:
@@ -39,8 +39,9 @@ class CropAndFlip:
         window = torch.arange(self._size, device=pixels.device)
         rows = tops[:, None] + window
         columns = lefts[:, None] + torch.where(mirrored[:, None], window.flip(0), window)
+        images = torch.arange(len(pixels), device=pixels.device)
         # Indexing puts the channel last: (B, size, size, C).
-        picked = padded[torch.arange(len(pixels), device=pixels.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        picked = padded[images[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return picked.permute(0, 3, 1, 2)
 
 

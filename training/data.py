@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -91,12 +91,18 @@ class Splits:
 
 
 def load_splits(
-    dataset: str, root: Path, *, holdout_images: int, image_size: int, seed: int, device: torch.device
+    dataset: str,
+    root: Path,
+    *,
+    holdout_images: int,
+    image_size: int,
+    seed: int,
+    device: torch.device,
 ) -> Splits:
     """Load a data set and hold out some of its training images.
 
     Args:
-        dataset: ``cifar10``, ``cifar100`` or ``folder`` (``train/<class>/*`` and ``val/<class>/*``).
+        dataset: ``cifar10``, ``cifar100`` or ``folder`` (``train/<class>/*``, ``val/<class>/*``).
         root: Folder that holds it; CIFAR is downloaded there if it is not.
         holdout_images: How many training images to hold out.
         image_size: Pixels a side, of ``folder`` alone: CIFAR has its own.
@@ -137,21 +143,19 @@ def _load_cifar(
     return sets[0], sets[1], tuple(both[0].classes)
 
 
-def _cifar_class(datasets: ModuleType, dataset: str) -> type:
-    official = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+def _cifar_class(datasets: ModuleType, dataset: str) -> Any:  # noqa: ANN401 - torchvision carries no types
+    official: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
 
-    class LocalCopy(official):  # type: ignore[misc,valid-type]  # torchvision carries no types
+    class LocalCopy(official):  # type: ignore[misc]  # a class without types
         """Takes a folder that is there as it is: rebuilt copies have other MD5s than the archive.
 
         What was trained on is told apart by the digest in the bundle's provenance.
         """
 
-        def _check_integrity(self) -> bool:
-            return (Path(self.root) / self.base_folder).is_dir()
+        meta: ClassVar[dict[str, Any]] = {**official.meta, "md5": None}
 
-        def _load_meta(self) -> None:
-            self.meta = {**self.meta, "md5": None}
-            super()._load_meta()
+        def _check_integrity(self) -> bool:
+            return Path(self.root, self.base_folder).is_dir()
 
     return LocalCopy
 
@@ -194,7 +198,7 @@ def _digest(*sets: ImageSet) -> str:
 
 
 def _described(images: ImageSet) -> Sequence[bytes]:
-    # Files are told apart by name and size: reading a large data set twice only to name it is waste.
+    # Files are told apart by name and size: reading a large data set twice to name it is waste.
     if isinstance(images, FolderImages):
         return [f"{p.name} {p.stat().st_size}\n".encode() for p in images.paths]
     every = torch.arange(len(images.labels), device=images.labels.device)

@@ -53,7 +53,8 @@ class World:
         flat = torch.cat([t.reshape(-1) for t in shared])
         dist.all_reduce(flat)
         flat /= self.size
-        for tensor, mean in zip(shared, flat.split([t.numel() for t in shared]), strict=True):
+        means = torch.split(flat, [t.numel() for t in shared])
+        for tensor, mean in zip(shared, means, strict=True):
             tensor.copy_(mean.reshape(tensor.shape))
 
     def total(self, counts: Tensor) -> Tensor:

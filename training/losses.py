@@ -22,7 +22,7 @@ def multi_exit_cross_entropy(
     Args:
         logits_by_exit: One ``(B, classes)`` tensor an exit.
         labels: int64, shape ``(B,)``.
-        exit_weights: One a exit, dimensionless.
+        exit_weights: One an exit, dimensionless.
         label_smoothing: Share of the target spread over all classes, in [0, 1].
     """
     losses = [

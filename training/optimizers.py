@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.muon import Muon
 from training.recipe import Recipe
+
+_COLOURS = 3  # channels that the first convolution reads
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -46,6 +48,6 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> Non
             group["lr"] = group["peak_lr"] * factor
 
 
-def _inner_kernels(model: nn.Module) -> list[nn.Parameter]:
+def _inner_kernels(model: nn.Module) -> list[Tensor]:
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    return [m.weight for m in convolutions if m.in_channels > 3]  # noqa: PLR2004 - colour channels
+    return [m.weight for m in convolutions if m.in_channels > _COLOURS]

@@ -3,9 +3,16 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from training.models.msdnet.shape import MSDNetShape, Stem
 
@@ -95,6 +102,15 @@ class Recipe(RecipeModel):
     bf16: bool = True
     compiled: bool = True
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.epochs is None) == (self.minutes is None):
+            raise ValueError("a recipe says either epochs or minutes")
+        weights, exits = self.exit_weights, self.network.exit_layers
+        if weights is not None and len(weights) != len(exits):
+            raise ValueError(f"{len(weights)} exit weights for {len(exits)} exits")
+        return self
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -4,56 +4,32 @@ Start reading at `train`. What a step sees depends on the recipe's seed and the 
 so a resumed run meets the same batches, cropped the same way, as one that was never stopped.
 """
 
-import csv
-import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from training.augment import CropAndFlip, normalised
 from training.checkpoint import Checkpoint
-from training.data import ImageSet, Splits
+from training.data import Splits
 from training.distributed import World
+from training.inference import holdout_accuracy
 from training.losses import multi_exit_cross_entropy
 from training.models.msdnet.network import MSDNet
 from training.optimizers import build_optimizers, set_rates
 from training.recipe import Recipe
+from training.record import record_epoch
 from training.schedule import Extent, rate_factor
+from training.stopping import StopSignal, Stopwatch
 
 _CHECKPOINT_EVERY_S = 60.0
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Wall clock of a run over all its resumptions. Owned by the loop."""
-
-    before_s: float
-    _started_at: float = field(default_factory=time.monotonic)
-
-    def elapsed_s(self) -> float:
-        """Return seconds since the run first began, pauses left out."""
-        return self.before_s + time.monotonic() - self._started_at
-
-
-class StopSignal:
-    """Remembers that the process was asked to stop, so that the loop ends between two steps."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._remember)
-
-    def _remember(self, _signal: int, _frame: FrameType | None) -> None:
-        self.is_set = True
 
 
 @dataclass(slots=True)
@@ -65,7 +41,7 @@ class Run:
     world: World
     folder: Path
     model: MSDNet
-    forward: nn.Module  # `model`, compiled where the recipe says so
+    forward: Callable[..., list[Tensor]]  # `model`, compiled where the recipe says so
     average: AveragedModel | None
     optimizers: list[torch.optim.Optimizer]
     step: int
@@ -110,26 +86,28 @@ def train(recipe: Recipe, splits: Splits, world: World, folder: Path) -> Checkpo
     """
     run = _open_run(recipe, splits, world, folder)
     extent = _extent(recipe, run.steps_per_epoch)
-    stop = StopSignal()
-    # Epochs bind batches to their images; the schedule follows `extent` alone.
-    while not stop.is_set and not _is_over(run, extent):
-        is_whole = _run_epoch(run, extent, stop)
-        if is_whole or _is_over(run, extent):
-            _record_epoch(run, holdout_accuracy(run.network, splits.holdout, recipe, world))
-        if world.is_first:
-            run.checkpoint().write(folder)
-        if not is_whole:
-            break
+    with StopSignal() as stop:
+        # Epochs bind batches to their images; the schedule follows `extent` alone. A signal is asked
+        # for inside the epoch only, where all processes agree on it.
+        while not _is_over(run, extent):
+            is_whole = _run_epoch(run, extent, stop)
+            if is_whole or _is_over(run, extent):
+                _record(run)
+            if world.is_first:
+                run.checkpoint().write(folder)
+            if not is_whole:
+                break
     return run.checkpoint()
 
 
 def _open_run(recipe: Recipe, splits: Splits, world: World, folder: Path) -> Run:
     torch.manual_seed(recipe.seed)
     shape = recipe.network.shape(len(splits.class_names))
-    model = MSDNet(shape).to(world.device, memory_format=torch.channels_last)
+    model = MSDNet(shape).to(world.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     average = None
     if recipe.ema_decay is not None:
-        smooth = get_ema_multi_avg_fn(recipe.ema_decay)
+        smooth = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]  # torch's
         average = AveragedModel(model, multi_avg_fn=smooth, use_buffers=True)
     optimizers = build_optimizers(model, recipe)
     forward = torch.compile(model) if recipe.compiled else model
@@ -233,7 +211,7 @@ class _Learner:
         )
         for optimizer in run.optimizers:
             optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         run.world.average(run.model)
         for optimizer in run.optimizers:
             optimizer.step()
@@ -247,40 +225,13 @@ def _generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
 
 
-@torch.inference_mode()
-def holdout_accuracy(
-    network: nn.Module, images: ImageSet, recipe: Recipe, world: World, *, batch_size: int = 250
-) -> list[float]:
-    """Return each exit's share of right answers, in [0, 1]; the work is split over the processes."""
-    network.eval()
-    mean = torch.tensor(recipe.data.mean, device=world.device)
-    std = torch.tensor(recipe.data.std, device=world.device)
-    right = torch.zeros(len(recipe.network.exit_layers), device=world.device)
-    mine = world.part(torch.arange(len(images.labels), device=world.device))
-    for indices in mine.split(batch_size):
-        inputs = normalised(images.fetch(indices), mean, std)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
-            logits = network(inputs.contiguous(memory_format=torch.channels_last))
-        labels = images.labels[indices]
-        right += torch.stack([(z.argmax(1) == labels).sum() for z in logits])
-    return [count / len(images.labels) for count in world.total(right).tolist()]
-
-
-def _record_epoch(run: Run, accuracies: list[float]) -> None:
-    if not run.world.is_first:
-        return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    epochs = run.step / run.steps_per_epoch
-    row = {"epochs": f"{epochs:.3f}", "step": run.step, "elapsed_s": f"{run.stopwatch.elapsed_s():.0f}"}
-    row |= {f"holdout_accuracy_{k}": f"{a:.4f}" for k, a in enumerate(accuracies)}
-    path = run.folder / "log.csv"
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-    with SummaryWriter(str(run.folder / "tensorboard")) as board:
-        for k, accuracy in enumerate(accuracies):
-            board.add_scalar(f"holdout_accuracy/exit_{k}", accuracy, run.step)
-    tqdm.write(" ".join(f"{key}={value}" for key, value in row.items()))
+def _record(run: Run) -> None:
+    accuracies = holdout_accuracy(run.network, run.splits.holdout, run.recipe, run.world)
+    if run.world.is_first:
+        record_epoch(
+            run.folder,
+            accuracies,
+            epochs=run.step / run.steps_per_epoch,
+            step=run.step,
+            elapsed_s=run.stopwatch.elapsed_s(),
+        )

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from training.models.msdnet.lazy import Node, eager_nodes, lazy_nodes, plan_stages
 from training.models.msdnet.shape import Branch, MSDNetShape, Stem
 
-_POOL = 2  # the classifier's average pool
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -89,10 +87,11 @@ def _branch(branch: Branch, in_size: int, out_size: int) -> Cost:
 
 def _seed(shape: MSDNetShape, scale_index: int) -> Cost:
     out_channels = shape.channels(0, scale_index)
+    size = shape.scale_size(scale_index)
     if scale_index > 0:
-        return _conv(shape.channels(0, scale_index - 1), out_channels, 3, shape.scale_size(scale_index))
+        return _conv(shape.channels(0, scale_index - 1), out_channels, 3, size)
     if shape.stem is Stem.CIFAR:
-        return _conv(3, out_channels, 3, shape.image_size)
+        return _conv(3, out_channels, 3, size)
     return _conv(3, out_channels, 7, -(-shape.image_size // 2))
 
 
@@ -101,7 +100,6 @@ def _classifier(shape: MSDNetShape, exit_index: int) -> Cost:
     width = shape.classifier_width(exit_index)
     half = -(-shape.scale_size(coarsest) // 2)
     quarter = -(-half // 2)
-    features = width * (quarter // _POOL) ** 2
-    linear = features * shape.num_classes
+    linear = shape.linear_features(exit_index) * shape.num_classes
     convolutions = _conv(shape.channels(shape.exit_layers[exit_index], coarsest), width, 3, half)
     return convolutions + _conv(width, width, 3, quarter) + Cost(linear, linear + shape.num_classes)

@@ -8,7 +8,9 @@ from training.models.msdnet.shape import Branch
 class ConvNormReLU(nn.Sequential):
     """Convolution, batch norm, ReLU; padded so that only the stride changes the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1
+    ) -> None:
         super().__init__(
             nn.Conv2d(
                 in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False
@@ -37,7 +39,7 @@ class ScaleLayer(nn.Module):
         self.strided = None if strided is None else Bottleneck(strided, stride=2)
 
     def forward(self, before: Tensor, finer: Tensor | None = None) -> Tensor:
-        """Return ``(B, C + growth, H, W)`` from this scale's and, where read, the finer scale's features."""
+        """Return ``(B, C + growth, H, W)`` from this scale and, where it is read, the finer one."""
         if self.strided is None or finer is None:
             return cat([before, self.same_scale(before)], dim=1)
         return cat([before, self.strided(finer), self.same_scale(before)], dim=1)

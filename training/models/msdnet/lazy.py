@@ -41,7 +41,8 @@ def inputs_of(shape: MSDNetShape, node: Node) -> tuple[Node, ...]:
     if node.is_transition:
         return (Node(node.layer, is_transition=False, scale_index=node.scale_index),)
     if node.layer == 0:
-        return (Node(0, is_transition=False, scale_index=node.scale_index - 1),) * (node.scale_index > 0)
+        finer = (Node(0, is_transition=False, scale_index=node.scale_index - 1),)
+        return finer if node.scale_index > 0 else ()
     before = output_node(shape, node.layer - 1, node.scale_index)
     if shape.strided_branch(node.layer, node.scale_index) is None:
         return (before,)
@@ -49,7 +50,7 @@ def inputs_of(shape: MSDNetShape, node: Node) -> tuple[Node, ...]:
 
 
 def eager_nodes(shape: MSDNetShape, exit_index: int) -> frozenset[Node]:
-    """Return all nodes of all layers up to an exit, needed or not, as the released code runs them."""
+    """Return all nodes of all layers up to an exit, needed or not: what the released code runs."""
     return frozenset(_all_nodes(shape, shape.exit_layers[exit_index]))
 
 
@@ -59,7 +60,7 @@ def lazy_nodes(shape: MSDNetShape, exit_index: int) -> frozenset[Node]:
 
 
 def plan_stages(shape: MSDNetShape) -> tuple[StagePlan, ...]:
-    """Cut the network into stages, one an exit, that compute each node once and only when needed."""
+    """Cut the network into stages, one an exit, that compute each node once, when it is needed."""
     needed = [lazy_nodes(shape, k) for k in range(len(shape.exit_layers))]
     done: set[Node] = set()
     plans = []

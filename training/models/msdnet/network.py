@@ -1,4 +1,4 @@
-"""The network as a chain of lazily evaluated stages, which is how it is trained, exported and served."""
+"""The network as a chain of lazily evaluated stages: so it is trained, exported and served."""
 
 from collections.abc import Sequence
 
@@ -93,12 +93,10 @@ def _build(shape: MSDNetShape, node: Node) -> nn.Module:
 
 def _build_classifier(shape: MSDNetShape, exit_index: int) -> Classifier:
     coarsest = shape.num_scales - 1
-    width = shape.classifier_width(exit_index)
-    pooled = -(-(-(-shape.scale_size(coarsest) // 2)) // 2) // 2
     return Classifier(
         shape.channels(shape.exit_layers[exit_index], coarsest),
-        width,
-        linear_features=width * pooled**2,
+        shape.classifier_width(exit_index),
+        linear_features=shape.linear_features(exit_index),
         classes=shape.num_classes,
     )
 

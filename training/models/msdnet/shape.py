@@ -1,4 +1,4 @@
-"""Channel arithmetic of a multi-scale DenseNet: what every layer, transition and exit is built from.
+"""Channel arithmetic of a multi-scale DenseNet: the numbers its layers and exits are built from.
 
 Nothing here builds a module; `network` does, and `cost` counts, from the same numbers. Layers are
 counted from 1, as in the paper, with 0 for the seed column; scales from 0, the finest.
@@ -33,8 +33,13 @@ class Branch:
 class MSDNetShape:
     """All that fixes an MSDNet's size.
 
-    A "unit" is what all scales' channels are multiples of: scale s holds ``units * width_factors[s]``
-    channels, with the same number of units at every scale of one layer.
+    A "unit" is what all scales' channels are multiples of: scale s holds
+    ``units * width_factors[s]`` channels, with the same number of units at every scale of one
+    layer.
+
+    Raises:
+        ValueError: The numbers contradict each other, or the images are too small to be classified
+            at the coarsest scale.
     """
 
     stem: Stem
@@ -58,10 +63,14 @@ class MSDNetShape:
             raise ValueError(f"exit layers must ascend, got {self.exit_layers}")
         if self.exit_layers[0] < 1:
             raise ValueError(f"an exit cannot sit before layer 1, got {self.exit_layers[0]}")
+        if any(self.growth_units * factor % 2 for factor in self.width_factors[1:]):
+            raise ValueError("coarser scales grow by halves: their growth must be even")
+        if self.linear_features(0) == 0:
+            raise ValueError(f"images of {self.image_size} pixels leave a classifier nothing")
 
     @classmethod
     def even(cls, *, base: int, step: int, num_exits: int, **rest: object) -> Self:
-        """Build a shape whose exits sit on layers base, base + step, base + 2·step, …"""
+        """Build a shape whose exits sit on every `step`-th layer from `base`."""
         layers = tuple(base + step * i for i in range(num_exits))
         return cls(exit_layers=layers, **rest)  # type: ignore[arg-type]  # `rest` is cls's own fields
 
@@ -91,7 +100,7 @@ class MSDNetShape:
         return (layer - 1) // self.interval if layer > 0 else 0
 
     def has_transition(self, layer: int) -> bool:
-        """Say whether channels are reduced right after `layer`: the first of a block but the first."""
+        """Say whether channels are reduced right after `layer`: a later block's first layer."""
         return layer > self.interval and (layer - 1) % self.interval == 0
 
     def units(self, layer: int) -> int:
@@ -142,3 +151,10 @@ class MSDNetShape:
         """Return the channels of both convolutions of a classifier."""
         coarsest = self.num_scales - 1
         return self.classifier_channels or self.channels(self.exit_layers[exit_index], coarsest)
+
+    def linear_features(self, exit_index: int) -> int:
+        """Return what a classifier's linear layer reads: two strided convolutions, then a pool."""
+        size = self.scale_size(self.num_scales - 1)
+        half = -(-size // 2)
+        pooled = -(-half // 2) // 2
+        return self.classifier_width(exit_index) * pooled**2

@@ -1,0 +1,120 @@
+"""What the engine asks of a runtime: run one stage on some rows, and keep the features meanwhile.
+
+Features never pass through the engine. It holds opaque handles and says which rows of them go on;
+where they lie (arrays, device memory) and how rows are picked is the backend's business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelKey:
+    """One version of one model, as named on the wire."""
+
+    name: str
+    version: str  # "1"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StageKey:
+    """One stage of one model; whatever waits under the same key may run together."""
+
+    model: ModelKey
+    stage_index: int
+
+
+class FeatureHandle(Protocol):
+    """Features of some images at one border, in the backend's own form.
+
+    Memory is freed when the last reference goes; there is nothing to close.
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """Number of images."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """Some rows of one handle, in the order in which they are wanted."""
+
+    handle: FeatureHandle
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What a stage left: features for the next one, and logits of the rows that were classified."""
+
+    features: FeatureHandle  # row i is the i-th row of the parts, taken in order
+    logits: NDArray[np.float32]  # (rows classified, classes), in the order asked for
+
+
+class Ticket(Protocol):
+    """A stage that was submitted."""
+
+    def result(self) -> StageOutput:
+        """Wait for the stage and return what it left.
+
+        Raises:
+            BackendFailed: The runtime raised, or what was submitted fits no stage of the backend.
+        """
+        ...
+
+
+class StageBackend(Protocol):
+    """Executes stages of the models it was built with; safe to call from several threads at once.
+
+    Attributes:
+        name: Of the runtime, for `/v1/models` and logs.
+        device: The device that was really taken, ``"cpu"`` or ``"cuda:0"``.
+        can_join: Whether `submit` takes more than one part; if not, batches are never merged.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - the class says it, here and below
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+    @property
+    def can_join(self) -> bool: ...  # noqa: D102
+
+    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
+        """Take in normalised pixels, as what stage 0 reads.
+
+        Args:
+            model: Whose stages will read them.
+            inputs: Shape ``(B, 3, H, W)``, C-contiguous; not written to afterwards, as the
+                handle may refer to it.
+
+        Raises:
+            BackendFailed: The model is unknown, the shape is not its own, or the device is full.
+        """
+        ...
+
+    def submit(
+        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
+    ) -> Ticket:
+        """Start one stage on the rows of all parts, one after another; never raises.
+
+        On a CPU the stage has run when this returns. A single part that takes all rows of its
+        handle in order is not copied.
+
+        Args:
+            stage: Which; every handle must have been left by the stage before it.
+            parts: At least one, of at least one row together.
+            classify: Rows of the output, from 0, that the classifier also runs on; empty runs
+                the trunk alone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the runtime's memory and threads back; the backend is not used afterwards."""
+        ...
