@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None,
         min_length=1,
-        description="Model of requests that name none, `name` or `name@version`; unset: the only one.",
+        description="`name` or `name@version` for requests that name none; unset: the only one.",
     )
     device: str = Field(
         "cpu",

@@ -1,0 +1,76 @@
+"""Starts the server as a user would, in a process of its own, and reads what it costs."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+_START_LIMIT_S = 120.0
+_ATTEMPT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A running server."""
+
+    url: str
+    port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Return user and system time of the process so far, all threads together."""
+        # The name in brackets may hold spaces; utime and stime are the 14th and 15th fields.
+        after_name = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+        fields = after_name.split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def serving(
+    environment: Mapping[str, str] | None = None, *, module: Sequence[str] = ("service", "serve")
+) -> Iterator[ServerProcess]:
+    """Start a server on a free port, wait until it is ready, and stop it at the end.
+
+    Args:
+        environment: Settings on top of this process's.
+        module: What ``python -m`` runs, with its arguments; it listens on ``ANYTIME_PORT``.
+
+    Raises:
+        RuntimeError: The server ended, or was not ready in time.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {**os.environ, "ANYTIME_PORT": str(port), "ANYTIME_LOG_LEVEL": "warning"}
+    process = subprocess.Popen(  # noqa: S603 - this interpreter, on modules named here
+        [sys.executable, "-m", *module], env=settings | dict(environment or {})
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process)
+        yield ServerProcess(url, port, process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(round(_START_LIMIT_S / _ATTEMPT_S)):
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with status {process.returncode}")
+        try:
+            if httpx.get(f"{url}/health/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        try:
+            process.wait(_ATTEMPT_S)
+        except subprocess.TimeoutExpired:
+            continue
+    raise RuntimeError(f"the server was not ready within {_START_LIMIT_S:.0f} s")

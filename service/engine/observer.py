@@ -1,0 +1,81 @@
+"""What the engine tells about itself. `service.metrics` listens; the engine knows no metric."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from service.backends.base import ModelKey, StageKey
+from service.engine.request import ImageOutcome
+from service.errors import RequestRejected
+
+
+class WasteCause(StrEnum):
+    """Why executed work is in nobody's answer."""
+
+    LEFT = "left"  # the caller had gone
+    LATE = "late"  # begun, and the answer was due before it could be used
+    FAILED = "failed"  # a stage raised, or gave logits that are not finite
+    STOPPED = "stopped"  # the engine ended
+
+
+class Observer(Protocol):
+    """Hears of everything countable. Called from the event loop and from the lanes, so it must be
+    safe for both, and quick: nothing runs meanwhile.
+    """
+
+    def admitted(self, model: ModelKey, num_images: int) -> None:
+        """A cohort was let in."""
+        ...
+
+    def refused(self, error: RequestRejected) -> None:
+        """Admission said no."""
+        ...
+
+    def queue_changed(self, stage: StageKey, depth: int) -> None:
+        """So many images now wait for a stage."""
+        ...
+
+    def stage_finished(
+        self, stage: StageKey, *, batch_size: int, num_classified: int, elapsed_s: float, macs: int
+    ) -> None:
+        """A batch ran; `macs` are those of its images together."""
+        ...
+
+    def stage_failed(self, stage: StageKey, *, batch_size: int, macs: int) -> None:
+        """The backend gave a batch up; `macs` were begun for its images together."""
+        ...
+
+    def settled(self, model: ModelKey, outcomes: Sequence[ImageOutcome]) -> None:
+        """A cohort got what its caller is told."""
+        ...
+
+    def wasted(self, macs: int, cause: WasteCause) -> None:
+        """Executed work turned out to be in nobody's answer."""
+        ...
+
+
+class SilentObserver:
+    """Listens to nothing, where nobody counts."""
+
+    def admitted(self, model: ModelKey, num_images: int) -> None:
+        """Ignore it."""
+
+    def refused(self, error: RequestRejected) -> None:
+        """Ignore it."""
+
+    def queue_changed(self, stage: StageKey, depth: int) -> None:
+        """Ignore it."""
+
+    def stage_finished(
+        self, stage: StageKey, *, batch_size: int, num_classified: int, elapsed_s: float, macs: int
+    ) -> None:
+        """Ignore it."""
+
+    def stage_failed(self, stage: StageKey, *, batch_size: int, macs: int) -> None:
+        """Ignore it."""
+
+    def settled(self, model: ModelKey, outcomes: Sequence[ImageOutcome]) -> None:
+        """Ignore it."""
+
+    def wasted(self, macs: int, cause: WasteCause) -> None:
+        """Ignore it."""
