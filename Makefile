@@ -13,7 +13,7 @@ help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 serve: $(SERVING)/installed  ## Start the server with the bundled model on http://127.0.0.1:8000.
-	exec $(SERVING)/bin/anytime serve
+	exec $(SERVING)/bin/anytime
 
 develop: $(DEVELOPING)/installed  ## Install everything needed to change the project.
 

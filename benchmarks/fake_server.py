@@ -7,6 +7,7 @@ request when the network costs nothing, and the least that any Python server wou
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,9 +16,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from model_store.reader import Bundle
 from service.app import create_app
-from service.backends.fake import FakeBackend
+from service.backends.base import ModelKey, StageBackend
+from service.backends.fake import FakeBackend, FakeModel
 from service.settings import Settings
+
+_CONFIDENCE = 0.9
 
 
 def main() -> int:
@@ -53,7 +58,20 @@ def _bare() -> Starlette:
 
 
 def _service() -> ASGIApp:
-    return create_app(Settings(), backend=FakeBackend())
+    return create_app(Settings(), build=_free_backend)
+
+
+def _free_backend(bundles: Mapping[ModelKey, Bundle], _settings: Settings) -> StageBackend:
+    return FakeBackend(
+        {
+            key: FakeModel(
+                confidences=(_CONFIDENCE,) * len(bundle.manifest.stages),
+                num_classes=len(bundle.manifest.labels),
+                number_of=lambda _image: 0,
+            )
+            for key, bundle in bundles.items()
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sends one request over and over on kept-open connections: a client cheap enough not to be measured.
+"""Sends one request over and over on kept-open connections, cheaply enough not to be measured.
 
 Runs in a process of its own (`python -m benchmarks.load`), so that it never shares the server's
 interpreter; prints requests a second.

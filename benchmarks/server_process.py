@@ -33,7 +33,7 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    environment: Mapping[str, str] | None = None, *, module: Sequence[str] = ("service", "serve")
+    environment: Mapping[str, str] | None = None, *, module: Sequence[str] = ("service",)
 ) -> Iterator[ServerProcess]:
     """Start a server on a free port, wait until it is ready, and stop it at the end.
 

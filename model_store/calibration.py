@@ -34,8 +34,8 @@ _DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
 class Calibration:
     """The hold-out images, N of them, at the K exits of one network.
 
-    float16 keeps the file small enough to commit; its rounding, 0.4 % of an odds ratio at a logit
-    of 8, is far below what N images can resolve.
+    float16 keeps the file small enough to commit; its rounding, 0.004 at a logit of 8, is far below
+    what N images can resolve.
 
     Raises:
         ValueError: An array has another shape or type than is said here, holds what is not
@@ -189,7 +189,7 @@ def fit_temperatures(
 
     Each exit is a problem of its own, convex in 1/T.
 
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599 v2, §4.2.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599, §4.2.
 
     Args:
         logits: Shape ``(images, exits, classes)``, finite.

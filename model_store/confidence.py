@@ -17,8 +17,7 @@ def max_softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArra
     what rounding 1 - u to 1 would not until u falls below 1e-16. A row has the same confidence, to
     the bit, in every batch.
 
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599 v2, §4.2,
-    temperature scaling.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2, eq. 9.
 
     Args:
         logits: Scores of one exit, shape ``(..., classes)``, finite.
@@ -58,7 +57,7 @@ def probabilities(logits: NDArray[np.floating[Any]], temperature: float) -> NDAr
 def _unnormalised_others(
     logits: NDArray[np.floating[Any]], temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return exp((z_j - z_top) / T) with 0 for the top class, shape (rows, classes), and the tops."""
+    """Return exp((z_j - z_top) / T) with 0 for the top, shape (rows, classes), and the tops."""
     if not (temperature > 0 and np.isfinite(temperature)):
         raise ValueError(f"temperature must be finite and positive, not {temperature}")
     table = np.array(logits, dtype=np.float64, order="C").reshape(-1, logits.shape[-1])

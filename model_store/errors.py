@@ -68,7 +68,9 @@ class BundleRefused(BundleError):
     def __init__(self, bundle: Path, file: str, problem: str) -> None:
         self.bundle = bundle
         self.file = file
-        super().__init__(f"{bundle}: {file}: {problem}")
+        # A stranger's file name goes into logs: no line breaks, no bytes that are no text.
+        shown = file if file.isprintable() else ascii(file)
+        super().__init__(f"{bundle}: {shown}: {problem}")
 
 
 class NotABundle(BundleRefused):
@@ -112,7 +114,7 @@ class FileNotRegular(BundleRefused):
 
 
 class SizeMismatch(BundleRefused):
-    """Truncated, or written to."""
+    """Truncated, written to, or beyond what is read at all."""
 
 
 class DigestMismatch(BundleRefused):

@@ -109,7 +109,12 @@ def _read_manifest(bundle: Path) -> bytes:
         raise NotABundle(bundle, MANIFEST_FILE, "expected a manifest, found none")
     if not os.path.lexists(bundle / MANIFEST_DIGEST_FILE):
         raise BundleIncomplete(bundle, MANIFEST_DIGEST_FILE, "missing: it is written last")
-    return _read_start(bundle, MANIFEST_FILE, MAX_MANIFEST_BYTES + 1)
+    raw = _read_start(bundle, MANIFEST_FILE, MAX_MANIFEST_BYTES + 1)
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise SizeMismatch(
+            bundle, MANIFEST_FILE, f"expected at most {MAX_MANIFEST_BYTES} bytes, found more"
+        )
+    return raw
 
 
 def _check_own_digest(bundle: Path, digest: str) -> None:

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from model_store.preprocessing import normalise
-from service.commands import Classified, ClassifyCommand, DeadlineReport, Timing
-from service.decode import Decoder
+from service.commands import Classified, ClassifyCommand, DeadlineReport
+from service.decode import Decoder, ImageSize
 from service.engine.clock import Clock
 from service.engine.engine import Engine
 from service.engine.exit_policy import LoneRequestPolicy, affordable_exit
-from service.engine.request import ExitLimits
+from service.engine.request import ExitLimits, ImageOutcome
 from service.errors import BudgetTooSmall, DeadlineInfeasible, InvalidParameter
 from service.models import Model, Models
+from service.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +33,89 @@ class ClassifyService:
         """
         model = self.models.find(command.model)
         limits = _limits(command, model)
+        watch = Stopwatch(self.clock, command.arrived_at, command.received_s)
         self._refuse_hopeless(command, model, limits)
-        decoding_at = self.clock.now()
-        pixels = await self.decoder.decode(command.upload, size=_size(model))
-        decoded_at = self.clock.now()
-        image = model.bundle.manifest.input
+        with watch.decoding():
+            image = model.bundle.manifest.input
+            size = ImageSize(height=image.height, width=image.width)
+            pixels = await self.decoder.decode(command.upload, size=size)
+            inputs = normalise(pixels[None], mean=image.mean, std=image.std)
         try:
             outcomes = await self.engine.run(
                 model.key,
-                normalise(pixels[None], mean=image.mean, std=image.std),
-                LoneRequestPolicy(limits, model.key, model.bundle.costs, self.engine.stage_costs),
+                inputs,
+                self._policy(limits, model),
                 due_at=limits.deadline_at or command.arrived_at + self.soft_deadline_s,
                 deadline_at=limits.deadline_at,
                 mandatory_exit=limits.min_exit,
+                arrived_at=command.arrived_at,
             )
         except DeadlineInfeasible as refused:
-            # The engine knows what is left to do; the caller set the clock when he sent the image.
-            before_s = decoded_at - command.arrived_at
-            raise DeadlineInfeasible(minimum_s=before_s + refused.minimum_s) from refused
-        outcome = outcomes[0]
-        if outcome.answer is None:
-            raise outcome.error
-        return ...
+            # The engine knows what is left to do; the clock has run since the request arrived.
+            minimum_s = watch.before_queueing_s + refused.minimum_s
+            raise DeadlineInfeasible(minimum_s=minimum_s) from refused
+        return _classified(command, model, outcomes[0], watch)
+
+    def _policy(self, limits: ExitLimits, model: Model) -> LoneRequestPolicy:
+        return LoneRequestPolicy(
+            limits,
+            model.bundle.costs,
+            self.engine.times(model.key),
+            margin_s=self.engine.limits.deadline_margin_s,
+        )
+
+    def _refuse_hopeless(self, command: ClassifyCommand, model: Model, limits: ExitLimits) -> None:
+        """Refuse what no server could do, before the image is decoded."""
+        costs = model.bundle.costs
+        if affordable_exit(limits, costs) is None:
+            prices = costs.cumulative_macs if limits.looks_on_the_way else costs.direct_macs
+            raise BudgetTooSmall(minimum_macs=prices[limits.min_exit])
+        if command.deadline_s is None:
+            return
+        needed_s = self.engine.expected_exit_s(model.key, limits.min_exit, 1)
+        if command.received_s + needed_s > command.deadline_s:
+            raise DeadlineInfeasible(minimum_s=command.received_s + needed_s)
+
+
+def _limits(command: ClassifyCommand, model: Model) -> ExitLimits:
+    last_exit = model.bundle.costs.num_exits - 1
+    if command.min_exit > last_exit:
+        raise InvalidParameter(
+            f"min_exit is {command.min_exit}, the last exit is {last_exit}", parameter="min_exit"
+        )
+    deadline_s = command.deadline_s
+    return ExitLimits(
+        deadline_at=None if deadline_s is None else command.arrived_at + deadline_s,
+        budget_macs=command.budget_macs,
+        min_confidence=command.min_confidence,
+        min_exit=command.min_exit,
+        max_exit=last_exit if command.max_exit is None else min(command.max_exit, last_exit),
+        every_classifier=command.detail,
+    )
+
+
+def _classified(
+    command: ClassifyCommand, model: Model, outcome: ImageOutcome, watch: Stopwatch
+) -> Classified:
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.answer is None:
+        raise ValueError("an image was settled with neither an answer nor an error")
+    timing = watch.timing(compute_s=outcome.compute_s)
+    return Classified(
+        model=model.key,
+        labels=model.bundle.manifest.labels,
+        answer=outcome.answer,
+        temperatures=model.served.temperatures,
+        costs=model.bundle.costs,
+        spent_macs=outcome.spent_macs,
+        deadline=deadline_report(command.deadline_s, timing.total_s),
+        timing=timing,
+    )
+
+
+def deadline_report(deadline_s: float | None, total_s: float) -> DeadlineReport | None:
+    """Return how a deadline turned out; None where none was asked for."""
+    if deadline_s is None:
+        return None
+    return DeadlineReport(requested_s=deadline_s, remaining_s=deadline_s - total_s)

@@ -33,6 +33,7 @@ class Model:
         """Work out what is asked of a bundle again and again."""
         confidences, is_right = bundle.calibration.confidences(), bundle.calibration.is_right()
         manifest = bundle.manifest
+        image = manifest.input
         key = ModelKey(manifest.name, str(manifest.version))
         return cls(
             key=key,
@@ -42,6 +43,7 @@ class Model:
                 costs=bundle.costs,
                 temperatures=tuple(bundle.calibration.temperatures.tolist()),
                 border_bytes=manifest.border_bytes,
+                input_shape=(image.channels, image.height, image.width),
             ),
             holdout=HoldoutConfidences(confidences),
             expectation=CrossFit(bundle.costs, confidences, is_right),

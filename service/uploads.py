@@ -66,7 +66,7 @@ class Part:
     """One image of a batch as it was sent."""
 
     filename: str | None  # an archive's member by its whole path
-    data: bytes | ZippedFile
+    data: bytes | memoryview | ZippedFile
 
     def read(self, limits: UploadLimits) -> bytes:
         """Return the encoded image.
@@ -84,7 +84,7 @@ class Part:
                 unit="bytes",
                 actual=len(self.data),
             )
-        return self.data
+        return bytes(self.data)
 
 
 @dataclass(frozen=True, slots=True)

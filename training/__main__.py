@@ -1,43 +1,41 @@
-"""Composition root of training: `python -m training {train,evaluate,calibrate,export}`."""
+"""Composition root of training: `python -m training {train,calibrate,evaluate,export}`."""
 
-import argparse
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 
+from model_store.errors import BundleRefused
+from model_store.reader import open_bundle
+from training.budget_sweep import Sweep
+from training.bundle_inference import run_bundle_over
+from training.calibrate import calibrate, read_calibration, write_calibration
+from training.command_line import Command, build_parser
 from training.data import Splits, load_splits
 from training.distributed import World
+from training.evaluate import EVALUATION_FILE, Evaluation, Subject, data_note, evaluate
+from training.inference import run_over
 from training.recipe import Recipe, load_recipe
+from training.tables import calibration_table, evaluation_tables
 from training.train import train
+from training.trained import RunMismatch, TrainedNetwork
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(arguments)
-    command = options.command
-    return int(command(options))
+    options = build_parser().parse_args(arguments)
+    try:
+        _ACTIONS[options.command](options)
+    except (FileNotFoundError, RunMismatch, BundleRefused) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    learn = commands.add_parser("train", help="train a model, or go on where a run was stopped")
-    learn.add_argument("recipe", help="name of a bundled recipe, or a .toml file")
-    learn.add_argument("--data", type=Path, default=Path("data"), help="folder of the data set")
-    learn.add_argument("--output", type=Path, required=True, help="folder for checkpoint and logs")
-    extent = learn.add_mutually_exclusive_group()
-    extent.add_argument("--epochs", type=int, help="instead of the recipe's extent")
-    extent.add_argument(
-        "--minutes", type=float, help="of wall clock, instead of the recipe's extent"
-    )
-    learn.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    learn.set_defaults(command=_train)
-    return parser
-
-
-def _train(options: argparse.Namespace) -> int:
+def _train(options: Namespace) -> None:
     recipe = load_recipe(options.recipe)
     if options.epochs is not None or options.minutes is not None:
         recipe = recipe.model_copy(update={"epochs": options.epochs, "minutes": options.minutes})
@@ -46,7 +44,72 @@ def _train(options: argparse.Namespace) -> int:
         train(recipe, _splits(recipe, options.data, world.device), world, options.output)
     finally:
         world.leave()
-    return 0
+
+
+def _calibrate(options: Namespace) -> None:
+    device = torch.device(options.device)
+    trained, splits = _open_run(options.run, options.data, device)
+    calibration = calibrate(trained, splits.holdout, device=device, seed=trained.recipe.seed)
+    record = write_calibration(options.run, calibration, trained)
+    sys.stdout.write(calibration_table(record.exits))
+
+
+def _evaluate(options: Namespace) -> None:
+    sweep = Sweep(options.budgets, options.window)
+    evaluated = _evaluate_run if options.bundle is None else _evaluate_bundle
+    evaluation = evaluated(options, sweep)
+    sys.stdout.write(evaluation_tables(evaluation))
+    path = options.json
+    if path is None and options.run is not None:
+        path = options.run / EVALUATION_FILE
+    if path is not None:
+        path.write_text(evaluation.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _evaluate_run(options: Namespace, sweep: Sweep) -> Evaluation:
+    device = torch.device(options.device)
+    trained, splits = _open_run(options.run, options.data, device)
+    subject = Subject(
+        recipe=trained.recipe.name,
+        step=trained.step,
+        data_digest=trained.data_digest,
+        costs=trained.costs,
+        calibration=read_calibration(options.run, trained),
+    )
+    return evaluate(
+        subject,
+        run_over(trained.network, splits.test, trained.recipe.data, device=device),
+        splits.test.labels.cpu().numpy(),
+        sweep=sweep,
+        note=data_note(trained.recipe.data.dataset, options.data),
+    )
+
+
+def _evaluate_bundle(options: Namespace, sweep: Sweep) -> Evaluation:
+    bundle = open_bundle(options.bundle)
+    recipe = Recipe.model_validate(bundle.manifest.provenance.recipe)
+    splits = _splits(recipe, options.data, torch.device("cpu"))
+    subject = Subject(
+        recipe=recipe.name,
+        step=None,
+        data_digest=splits.digest,
+        costs=bundle.costs,
+        calibration=bundle.calibration,
+    )
+    return evaluate(
+        subject,
+        run_bundle_over(bundle, splits.test),
+        splits.test.labels.numpy(),
+        sweep=sweep,
+        note=data_note(recipe.data.dataset, options.data),
+    )
+
+
+def _open_run(run: Path, data: Path, device: torch.device) -> tuple[TrainedNetwork, Splits]:
+    trained = TrainedNetwork.open(run, device)
+    splits = _splits(trained.recipe, data, device)
+    trained.check_data(splits.digest)
+    return trained, splits
 
 
 def _splits(recipe: Recipe, root: Path, device: torch.device) -> Splits:
@@ -58,6 +121,13 @@ def _splits(recipe: Recipe, root: Path, device: torch.device) -> Splits:
         seed=recipe.seed,
         device=device,
     )
+
+
+_ACTIONS: Final[Mapping[Command, Callable[[Namespace], None]]] = {
+    Command.TRAIN: _train,
+    Command.CALIBRATE: _calibrate,
+    Command.EVALUATE: _evaluate,
+}
 
 
 if __name__ == "__main__":

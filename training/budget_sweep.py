@@ -1,7 +1,8 @@
 """Accuracy under budgets: the test set replayed as one batch, as the server would have run it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,23 +10,26 @@ from pydantic import BaseModel, ConfigDict
 
 from model_store.costs import ExitCosts
 from model_store.policies.choose import PolicyName
-from model_store.replay import replay_batch
+from model_store.replay import Replay, replay_batch
 from model_store.thresholds import HoldoutConfidences
 from model_store.windows import BatchBudget
+
+DEFAULT_BUDGETS: Final = 12
+DEFAULT_WINDOW: Final = 256  # the server's
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Which budgets are tried."""
 
-    num_budgets: int = 12  # evenly from M·C_1 to M·D_K
-    window_size: int = 256  # images decided together; the server's default
+    num_budgets: int = DEFAULT_BUDGETS  # evenly from M·C_1 to M·D_K
+    window_size: int = DEFAULT_WINDOW  # images decided together
 
     def budgets(self, costs: ExitCosts, num_images: int) -> tuple[int, ...]:
         """Return budgets of a whole batch, in MACs, ascending, each once."""
         least, most = costs.cumulative_macs[0], costs.direct_macs[-1]
         means = np.linspace(least, most, self.num_budgets)
-        return tuple(sorted({int(round(mean * num_images)) for mean in means}))
+        return tuple(sorted({round(mean * num_images) for mean in means}))
 
 
 class BudgetResult(BaseModel):
@@ -58,42 +62,26 @@ def sweep_budgets(
         is_right: Whether each exit answers each image rightly, shape ``(images, exits)``.
     """
     known = HoldoutConfidences(holdout)
-    results = (
-        _replay(batch, policy_name, confidences, is_right)
-        for policy_name, batch in _batches(sweep, costs, known, len(confidences))
-    )
+    num_images = len(confidences)
+    results = []
+    for policy_name, budget_macs in product(PolicyName, sweep.budgets(costs, num_images)):
+        batch = BatchBudget(
+            costs,
+            known,
+            num_images=num_images,
+            budget_macs=budget_macs,
+            policy_name=policy_name,
+            window_size=sweep.window_size,
+        )
+        replay = replay_batch(batch, confidences)
+        results.append(_result(policy_name, budget_macs, replay, is_right))
     return tuple(results)
 
 
-def _batches(
-    sweep: Sweep, costs: ExitCosts, holdout: HoldoutConfidences, num_images: int
-) -> Iterator[tuple[PolicyName, BatchBudget]]:
-    for policy_name in PolicyName:
-        for budget_macs in sweep.budgets(costs, num_images):
-            yield (
-                policy_name,
-                BatchBudget(
-                    costs,
-                    holdout,
-                    num_images=num_images,
-                    budget_macs=budget_macs,
-                    policy_name=policy_name,
-                    window_size=sweep.window_size,
-                ),
-            )
-
-
-def _replay(
-    batch: BatchBudget,
-    policy_name: PolicyName,
-    confidences: NDArray[np.float64],
-    is_right: NDArray[np.bool_],
+def _result(
+    policy_name: PolicyName, budget_macs: int, replay: Replay, is_right: NDArray[np.bool_]
 ) -> BudgetResult:
-    replay = replay_batch(batch, confidences)
     exits = replay.exit_indices
-    budget_macs = batch.plan.budget_macs
-    if budget_macs is None:
-        raise ValueError("a sweep is over budgets")
     return BudgetResult(
         policy=policy_name,
         budget_macs=budget_macs,

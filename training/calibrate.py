@@ -9,7 +9,7 @@ from model_store.calibration import Calibration
 from training.data import ImageSet
 from training.evaluate import Record, Reliability, reliability
 from training.inference import run_over
-from training.trained import TrainedNetwork
+from training.trained import RunMismatch, TrainedNetwork
 
 CALIBRATION_FILE: Final = "calibration.npz"  # in a run's folder
 CALIBRATION_RECORD_FILE: Final = "calibration.json"
@@ -45,7 +45,9 @@ def calibrate(
     return Calibration.build(logits, holdout.labels.cpu().numpy(), seed)
 
 
-def write_calibration(run: Path, calibration: Calibration, trained: TrainedNetwork) -> CalibrationRecord:
+def write_calibration(
+    run: Path, calibration: Calibration, trained: TrainedNetwork
+) -> CalibrationRecord:
     """Write a run's calibration, and beside it which weights it belongs to."""
     record = CalibrationRecord(
         step=trained.step, data_digest=trained.data_digest, exits=judge(calibration)
@@ -59,14 +61,14 @@ def read_calibration(run: Path, trained: TrainedNetwork) -> Calibration | None:
     """Return a run's calibration, None where it has none.
 
     Raises:
-        ValueError: The network was trained on since it was calibrated.
+        RunMismatch: The network was trained on since it was calibrated.
     """
     path = run / CALIBRATION_RECORD_FILE
     if not path.is_file():
         return None
     record = CalibrationRecord.model_validate_json(path.read_text(encoding="utf-8"))
     if (record.step, record.data_digest) != (trained.step, trained.data_digest):
-        raise ValueError(
+        raise RunMismatch(
             f"{run} was calibrated after step {record.step}, its network is at step "
             f"{trained.step}: calibrate again"
         )

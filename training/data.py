@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model_store.preprocessing import fit, upright_rgb
 from training.vision import torchvision_datasets
 
 
@@ -59,7 +60,8 @@ class FolderImages:
 
     def _decode(self, index: int) -> np.ndarray:
         with Image.open(self.paths[index]) as image:
-            return _scaled_and_cropped(image.convert("RGB"), self.size)
+            # The server's own functions: a model is served what it was trained on.
+            return fit(upright_rgb(image), height=self.size, width=self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +178,6 @@ def _load_folder(
         for s in listed
     ]
     return sets[0], sets[1], tuple(listed[0].classes)
-
-
-def _scaled_and_cropped(image: Image.Image, size: int) -> np.ndarray:
-    scale = size / min(image.size)
-    scaled = image.resize(
-        (max(size, round(image.width * scale)), max(size, round(image.height * scale))),
-        Image.Resampling.BILINEAR,
-    )
-    left, top = (scaled.width - size) // 2, (scaled.height - size) // 2
-    return np.asarray(scaled.crop((left, top, left + size, top + size)))
 
 
 def _digest(*sets: ImageSet) -> str:

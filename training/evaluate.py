@@ -1,9 +1,11 @@
-"""What a network achieves on its test set: exit by exit, and under budgets as the server keeps them.
+"""What a network achieves on its test set: exit by exit, and under budgets kept as by the server.
 
 `tables` prints it, `reliability` has the measures, `budget_sweep` the replay.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -60,32 +62,48 @@ class Evaluation(Record):
     sweep: tuple[BudgetResult, ...]  # empty without a calibration
 
 
-def evaluate_exits(
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: a network and what belongs to it."""
+
+    recipe: str
+    step: int | None  # steps behind the weights; None for a bundle's
+    data_digest: str
+    costs: ExitCosts
+    calibration: Calibration | None  # None: not calibrated, so no budget can be swept
+
+
+def evaluate(
+    subject: Subject,
     logits: NDArray[np.float32],
     labels: NDArray[np.int64],
-    costs: ExitCosts,
-    calibration: Calibration | None,
-) -> tuple[ExitResult, ...]:
-    """Measure every exit on its own.
+    *,
+    sweep: Sweep,
+    note: str | None,
+) -> Evaluation:
+    """Measure every exit on its own, and all of them together under budgets.
 
     Args:
+        subject: Whose logits these are.
         logits: Of the test images, shape ``(images, exits, classes)``.
         labels: Shape ``(images,)``.
-        costs: Prices of the exits.
-        calibration: Of the same network.
+        sweep: Budgets to try on the test set as one batch.
+        note: What must be said of the data.
     """
-    return tuple(
-        ExitResult(
-            exit_index=k,
-            cumulative_macs=costs.cumulative_macs[k],
-            direct_macs=costs.direct_macs[k],
-            accuracy=accuracy(logits[:, k], labels),
-            raw=reliability(logits[:, k], labels, 1.0),
-            calibrated=None
-            if calibration is None
-            else reliability(logits[:, k], labels, float(calibration.temperatures[k])),
-        )
-        for k in range(costs.num_exits)
+    calibration = subject.calibration
+    temperatures = None if calibration is None else calibration.temperatures.tolist()
+    budgets: tuple[BudgetResult, ...] = ()
+    if calibration is not None:
+        budgets = _swept(logits, labels, subject.costs, calibration, sweep=sweep)
+    return Evaluation(
+        recipe=subject.recipe,
+        step=subject.step,
+        data_digest=subject.data_digest,
+        num_images=len(labels),
+        note=note,
+        exits=_exit_results(logits, labels, subject.costs, temperatures),
+        window_size=sweep.window_size,
+        sweep=budgets,
     )
 
 
@@ -99,35 +117,6 @@ def reliability(
         temperature=temperature,
         nll=negative_log_likelihood(logits, labels, temperature),
         ece=expected_calibration_error(confidences, is_right),
-    )
-
-
-def evaluate_budgets(
-    logits: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    costs: ExitCosts,
-    calibration: Calibration,
-    sweep: Sweep,
-) -> tuple[BudgetResult, ...]:
-    """Replay the test set as one batch under every budget of a sweep, policy by policy.
-
-    Args:
-        logits: Of the test images, shape ``(images, exits, classes)``.
-        labels: Shape ``(images,)``.
-        costs: Prices of the exits.
-        calibration: Of the same network: temperatures, and the hold-out that thresholds rest on.
-        sweep: Budgets and window size.
-    """
-    by_exit = [
-        max_softmax(logits[:, k], float(t)) for k, t in enumerate(calibration.temperatures)
-    ]
-    is_right = logits.argmax(axis=2) == labels[:, None]
-    return sweep_budgets(
-        sweep,
-        costs,
-        holdout=calibration.confidences(),
-        confidences=np.stack(by_exit, axis=1),
-        is_right=is_right,
     )
 
 
@@ -147,3 +136,44 @@ def data_note(dataset: str, root: Path) -> str | None:
         _REBUILT_MD5: "CIFAR-10, 23 of 10,000 test images JPEG stand-ins",
     }
     return known.get(digest, f"CIFAR-10, test_batch is not the official file (MD5 {digest})")
+
+
+def _exit_results(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    costs: ExitCosts,
+    temperatures: Sequence[float] | None,
+) -> tuple[ExitResult, ...]:
+    results = []
+    for k in range(costs.num_exits):
+        own = logits[:, k]
+        calibrated = None if temperatures is None else reliability(own, labels, temperatures[k])
+        results.append(
+            ExitResult(
+                exit_index=k,
+                cumulative_macs=costs.cumulative_macs[k],
+                direct_macs=costs.direct_macs[k],
+                accuracy=accuracy(own, labels),
+                raw=reliability(own, labels, 1.0),
+                calibrated=calibrated,
+            )
+        )
+    return tuple(results)
+
+
+def _swept(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    costs: ExitCosts,
+    calibration: Calibration,
+    *,
+    sweep: Sweep,
+) -> tuple[BudgetResult, ...]:
+    by_exit = [max_softmax(logits[:, k], float(t)) for k, t in enumerate(calibration.temperatures)]
+    return sweep_budgets(
+        sweep,
+        costs,
+        holdout=calibration.confidences(),
+        confidences=np.stack(by_exit, axis=1),
+        is_right=logits.argmax(axis=2) == labels[:, None],
+    )

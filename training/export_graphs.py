@@ -46,7 +46,7 @@ def onnx_graph(
         output_names: One for each tensor it returns.
 
     Raises:
-        ExportRefused: The exporter left a part of the weights outside the file, or renamed a tensor.
+        ExportRefused: A tensor was renamed, weights lie outside the file, or a batch norm is left.
     """
     batch = torch.export.Dim("batch", min=1)
     with _exporter_noise_ignored():

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model_store.manifest import INPUT_TENSOR
 from training.models.msdnet.cost import classifier_costs, trunk_costs
 from training.models.msdnet.lazy import StagePlan, plan_stages
 from training.models.msdnet.network import MSDNet
-
-PIXELS = "pixels"
-LOGITS = "logits"
 
 
 class ExportRefused(Exception):
@@ -53,7 +51,9 @@ def msdnet_stages(network: MSDNet, *, num_examples: int = 2) -> tuple[ExportStag
     folded = folded_copy(network)
     names = tuple(output_names(plan, stage_index) for stage_index, plan in enumerate(plans))
     check_chain(plans)
-    macs = [(t.macs, c.macs) for t, c in zip(trunk_costs(shape), classifier_costs(shape), strict=True)]
+    macs = [
+        (t.macs, c.macs) for t, c in zip(trunk_costs(shape), classifier_costs(shape), strict=True)
+    ]
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(num_examples, 3, shape.image_size, shape.image_size, generator=generator)
     example: tuple[Tensor, ...] = (pixels,)
@@ -65,7 +65,7 @@ def msdnet_stages(network: MSDNet, *, num_examples: int = 2) -> tuple[ExportStag
             ExportStage(
                 trunk=folded.stages[k],
                 classifier=folded.classifiers[k],
-                inputs=names[k - 1] if k else (PIXELS,),
+                inputs=names[k - 1] if k else (INPUT_TENSOR,),
                 outputs=names[k],
                 output_shapes=tuple(tuple(t.shape[1:]) for t in returned),
                 example=tuple(t.clone() for t in example),

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model_store.preprocessing import normalise
 from training.augment import normalised
 from training.data import ImageSet
 from training.distributed import World
@@ -33,10 +34,11 @@ def run_over(
         Shape ``(images, exits, classes)``.
     """
     network.eval()
-    mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
     parts = []
     for indices in torch.split(torch.arange(len(images.labels), device=device), batch_size):
-        inputs = normalised(images.fetch(indices), mean, std)
+        # Normalised by the server's own function: thresholds rest on these logits.
+        pixels = images.fetch(indices).permute(0, 2, 3, 1).cpu().numpy()
+        inputs = torch.from_numpy(normalise(pixels, mean=data.mean, std=data.std)).to(device)
         logits = network(inputs.contiguous(memory_format=torch.channels_last))
         parts.append(torch.stack(logits, dim=1).float().cpu())
     return torch.cat(parts).numpy()

@@ -76,7 +76,7 @@ def _spent_cells(result: BudgetResult, num_images: int) -> tuple[str, str]:
 
 
 def _one_exit_accuracy(evaluation: Evaluation, budget_macs: int) -> float:
-    """Return what the budget buys without looking at any image: the deepest exit it pays for all."""
+    """Return what the budget buys unseen: the accuracy of the deepest exit it pays for all."""
     return [
         e.accuracy for e in evaluation.exits if e.direct_macs * evaluation.num_images <= budget_macs
     ][-1]

@@ -87,8 +87,8 @@ def train(recipe: Recipe, splits: Splits, world: World, folder: Path) -> Checkpo
     run = _open_run(recipe, splits, world, folder)
     extent = _extent(recipe, run.steps_per_epoch)
     with StopSignal() as stop:
-        # Epochs bind batches to their images; the schedule follows `extent` alone. A signal is asked
-        # for inside the epoch only, where all processes agree on it.
+        # Epochs bind batches to their images; the schedule follows `extent` alone. A signal is
+        # looked for inside an epoch only, where all processes agree on it.
         while not _is_over(run, extent):
             is_whole = _run_epoch(run, extent, stop)
             if is_whole or _is_over(run, extent):

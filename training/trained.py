@@ -14,6 +14,10 @@ from training.models.msdnet.shape import MSDNetShape
 from training.recipe import Recipe
 
 
+class RunMismatch(ValueError):
+    """Two things do not belong together: a network, its data, its calibration."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
     """The network a run has come to, in evaluation mode, and what it was made from."""
@@ -40,6 +44,15 @@ class TrainedNetwork:
         network.eval()
         names = tuple(saved.class_names)
         return cls(recipe, network, names, saved.data_digest, saved.step, saved.elapsed_s)
+
+    def check_data(self, digest: str) -> None:
+        """Refuse data that the network was not trained on: their hold-out may hold its lessons.
+
+        Raises:
+            RunMismatch: The digests differ.
+        """
+        if digest != self.data_digest:
+            raise RunMismatch(f"trained on data {self.data_digest}, these are {digest}")
 
     @property
     def costs(self) -> ExitCosts:

@@ -6,7 +6,6 @@ a task group of its own.
 
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -15,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.arrival import ArrivalClock
 from service.api.context import RequestContext, attach_context
-from service.api.hangup import ClientGone
+from service.api.request_metrics import RequestMetrics
 from service.engine.clock import Clock
 
-HUNG_UP: Final = "hung-up"
+# Asked all the time, by machines.
+_QUIET_ROUTES: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 _VERSION_PREFIX: Final = "/v1"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
@@ -43,7 +43,7 @@ class Entrance:
         app: Everything else.
         arrivals: Says when a request arrived.
         clock: Monotonic, that of `arrivals`.
-        record: Told of every request when it is over.
+        metrics: Told when a request comes in and when it is over.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Entrance:
         *,
         arrivals: ArrivalClock,
         clock: Clock,
-        record: Callable[[RequestRecord], None],
+        metrics: RequestMetrics,
     ) -> None:
         self._app = app
         self._arrivals = arrivals
         self._clock = clock
-        self._record = record
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or pass on what is none."""
@@ -79,10 +79,9 @@ class Entrance:
                 message["headers"] = [*message.get("headers", ()), identity]
             await send(message)
 
+        self._metrics.request_began()
         try:
             await self._app(scope, receive, send_named)
-        except ClientGone:
-            context.outcome = HUNG_UP
         finally:
             self._close_books(scope, context)
 
@@ -95,13 +94,17 @@ class Entrance:
             outcome=context.outcome,
             elapsed_s=self._clock.now() - context.arrived_at,
         )
-        self._record(record)
+        self._metrics.request_ended(
+            route=record.route, outcome=record.outcome, elapsed_s=record.elapsed_s
+        )
         log_access(record, path=scope["path"])
 
 
 def log_access(record: RequestRecord, *, path: str) -> None:
     """Write the one line that every request leaves in the log."""
-    logger.info(
+    level = logging.DEBUG if record.route in _QUIET_ROUTES else logging.INFO
+    logger.log(
+        level,
         "%s %s %s",
         record.method,
         path,

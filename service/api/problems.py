@@ -86,7 +86,7 @@ SHUTTING_DOWN: Final = ProblemKind(
     "shutting-down", "The server is shutting down", HTTPStatus.SERVICE_UNAVAILABLE
 )
 
-STATUS_BY_ERROR: Final[dict[type[ServiceError], ProblemKind]] = {
+PROBLEM_BY_ERROR: Final[dict[type[ServiceError], ProblemKind]] = {
     BadRequest: BAD_REQUEST,
     InvalidParameter: ProblemKind(
         "invalid-parameter", "A parameter cannot be meant", HTTPStatus.UNPROCESSABLE_ENTITY
@@ -124,8 +124,10 @@ STATUS_BY_ERROR: Final[dict[type[ServiceError], ProblemKind]] = {
     EngineStopped: SHUTTING_DOWN,
 }
 
-KINDS_OF_FRAMEWORK: Final = (NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL_ERROR)
-"""Problems that no `ServiceError` leads to."""
+ALL_KINDS: Final[tuple[ProblemKind, ...]] = tuple(
+    dict.fromkeys([*PROBLEM_BY_ERROR.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL_ERROR])
+)
+"""Everything a caller can be told."""
 
 
 def problem_of(error: ServiceError) -> Problem:
@@ -133,7 +135,7 @@ def problem_of(error: ServiceError) -> Problem:
 
     What went wrong inside a runtime goes to the log, not to the caller: its messages quote paths.
     """
-    kind = STATUS_BY_ERROR[type(error)]
+    kind = PROBLEM_BY_ERROR[type(error)]
     detail = str(error)
     if isinstance(error, BackendFailed):
         detail = "a stage of the network failed before any exit had answered"

@@ -1,1 +1,1 @@
-"""The scheduler and the lane that drives the backend; everything pure but `engine` and `inbox`."""
+"""Scheduler, admission, exit policies, and the lane that drives a backend by them."""

@@ -154,13 +154,12 @@ class LoneRequestPolicy:
             return True
         if self._answer_by is None:
             return False
-        return stage_index == self._limits.min_exit or not self._is_comfortable(
-            stage_index, self._answer_by - now
-        )
+        return stage_index == self._limits.min_exit or not self._is_comfortable(stage_index, now)
 
-    def _is_comfortable(self, stage_index: int, slack_s: float) -> bool:
-        """Whether the rest of the way fits even if it goes as slowly as the way so far."""
-        now_s = self._answer_by_less(slack_s)
-        slowdown = now_s / self._expected_s if self._expected_s > 0.0 else 1.0
+    def _is_comfortable(self, stage_index: int, now: float) -> bool:
+        """Whether the rest fits well, also if it goes as slowly as the way so far."""
+        if self._answer_by is None:
+            return True
+        slowdown = (now - self._begun_at) / self._expected_s if self._expected_s > 0.0 else 1.0
         rest_s = self._times.straight_s(stage_index, self._target)
-        return rest_s * _COMFORT_FACTOR * max(1.0, slowdown) <= slack_s
+        return now + rest_s * _COMFORT_FACTOR * max(1.0, slowdown) <= self._answer_by

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from service.backends.base import ModelKey, StageKey
 from service.engine.request import ImageOutcome
-from service.errors import RequestRejected
+from service.errors import BackendFailed, RequestRejected
 
 
 class WasteCause(StrEnum):
@@ -19,8 +19,10 @@ class WasteCause(StrEnum):
 
 
 class Observer(Protocol):
-    """Hears of everything countable. Called from the event loop and from the lanes, so it must be
-    safe for both, and quick: nothing runs meanwhile.
+    """Hears of everything that can be counted.
+
+    Called from the event loop and from the lanes, so it must be safe for both, and quick: nothing
+    runs meanwhile.
     """
 
     def admitted(self, model: ModelKey, num_images: int) -> None:
@@ -41,12 +43,18 @@ class Observer(Protocol):
         """A batch ran; `macs` are those of its images together."""
         ...
 
-    def stage_failed(self, stage: StageKey, *, batch_size: int, macs: int) -> None:
+    def stage_failed(
+        self, stage: StageKey, *, batch_size: int, macs: int, error: BackendFailed
+    ) -> None:
         """The backend gave a batch up; `macs` were begun for its images together."""
         ...
 
     def settled(self, model: ModelKey, outcomes: Sequence[ImageOutcome]) -> None:
         """A cohort got what its caller is told."""
+        ...
+
+    def abandoned(self, model: ModelKey, num_images: int) -> None:
+        """The caller of a cohort went before it was settled."""
         ...
 
     def wasted(self, macs: int, cause: WasteCause) -> None:
@@ -71,10 +79,15 @@ class SilentObserver:
     ) -> None:
         """Ignore it."""
 
-    def stage_failed(self, stage: StageKey, *, batch_size: int, macs: int) -> None:
+    def stage_failed(
+        self, stage: StageKey, *, batch_size: int, macs: int, error: BackendFailed
+    ) -> None:
         """Ignore it."""
 
     def settled(self, model: ModelKey, outcomes: Sequence[ImageOutcome]) -> None:
+        """Ignore it."""
+
+    def abandoned(self, model: ModelKey, num_images: int) -> None:
         """Ignore it."""
 
     def wasted(self, macs: int, cause: WasteCause) -> None:

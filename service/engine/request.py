@@ -50,6 +50,7 @@ class ImageOutcome:
     error: ServiceError | None
     spent_macs: int  # every stage and classifier begun for it
     compute_s: float  # wall time of the stage batches it was in
+    compute_share_s: float  # the same, each divided by its images: sums up over a cohort
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,20 @@ class ExitLimits:
     def looks_on_the_way(self) -> bool:
         """Whether earlier classifiers may run, so that C_k is the price judged and not D_k."""
         return (
-            self.every_classifier
-            or self.deadline_at is not None
-            or self.min_confidence is not None
+            self.every_classifier or self.deadline_at is not None or self.min_confidence is not None
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What admission must know of a cohort, or of several that run one after another."""
+
+    model: ModelKey
+    num_images: int  # of all of them
+    due_at: float  # for ordering alone
+    deadline_at: float | None
+    mandatory_exit: int = 0  # the first that may answer
+    num_at_once: int | None = None  # images in flight at once; None: all of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """A network small enough to be trained within a test, and data small enough to be made by one."""
 
+import pickle  # noqa: TID251 - the format of CIFAR's own files
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def tiny_recipe() -> Recipe:
             "network": {
                 "stem": "cifar",
                 "image_size": 16,
-                "seed_units": 2,
+                "seed_units": 4,
                 "growth_units": 2,
                 "width_factors": [1, 2],
                 "bottleneck_factors": [1, 2],
@@ -79,8 +80,6 @@ def tiny_splits() -> Splits:
 @pytest.fixture(scope="session")
 def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the official one, with 20 images a file."""
-    import pickle  # noqa: PLC0415, S403, TID251 - the format of CIFAR's own files
-
     root = tmp_path_factory.mktemp("cifar")
     folder = root / "cifar-10-batches-py"
     folder.mkdir()

@@ -1,0 +1,75 @@
+"""Which classes an exit finds most likely: logits of many images at once to what is reported."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.confidence import probabilities
+from service.engine.request import ExitRecord
+
+_MAX_PASSES: Final = (
+    8  # above that sorting whole rows is quicker than looking for one top at a time
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The most likely classes of one image at one exit, most likely first."""
+
+    indices: list[int]
+    confidences: list[float]
+
+
+def rank_records(
+    records: Sequence[ExitRecord], temperatures: Sequence[float], count: int
+) -> list[Ranking]:
+    """Return the `count` most likely classes of each record, clamped to the classes there are.
+
+    Args:
+        records: Of one model, at any exits.
+        temperatures: By exit.
+        count: At least 1.
+    """
+    positions_by_exit: dict[int, list[int]] = defaultdict(list)
+    for position, record in enumerate(records):
+        positions_by_exit[record.exit_index].append(position)
+    rankings: dict[int, Ranking] = {}
+    for exit_index, positions in positions_by_exit.items():
+        logits = np.stack([records[position].logits for position in positions])
+        table = probabilities(logits, temperatures[exit_index])
+        order = most_likely(table, count)
+        confidences = np.take_along_axis(table, order, axis=1)
+        rankings.update(
+            zip(
+                positions,
+                map(Ranking, order.tolist(), confidences.tolist()),
+                strict=True,
+            )
+        )
+    return [rankings[position] for position in range(len(records))]
+
+
+def most_likely(table: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Return the columns of each row's largest values, largest first, equals by lower column.
+
+    Args:
+        table: Shape ``(rows, classes)``, no value negative.
+        count: At least 1; clamped to the number of classes.
+
+    Returns:
+        Shape ``(rows, min(count, classes))``.
+    """
+    num_wanted = min(count, table.shape[1])
+    if num_wanted > _MAX_PASSES:
+        return np.argsort(-table, axis=1, kind="stable")[:, :num_wanted]
+    rest = table.copy()
+    rows = np.arange(len(rest))
+    order = np.empty((len(rest), num_wanted), dtype=np.intp)
+    for place in range(num_wanted):
+        order[:, place] = rest.argmax(axis=1)
+        rest[rows, order[:, place]] = -1.0
+    return order

@@ -1,0 +1,126 @@
+"""One ONNX graph of a bundle as a session, found to read and return what the manifest says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from service.backends.devices import Device
+from service.errors import BackendFailed
+
+# The runtime's exceptions have no base of their own.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    ort_state.EPFail,
+    ort_state.EngineError,
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.ModelRequiresCompilation,
+    ort_state.NoModel,
+    ort_state.NoSuchFile,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+    RuntimeError,
+    ValueError,
+    MemoryError,
+)
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_ERRORS_ONLY = 3
+_FLOAT = "tensor(float)"
+
+Shapes = Mapping[str, tuple[int, ...]]  # by tensor name, per image
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the manifest says of a graph; every tensor has a free batch axis in front."""
+
+    inputs: Shapes
+    outputs: Shapes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFactory:
+    """Opens every graph of a backend the same way.
+
+    Attributes:
+        device: Where graphs run.
+        num_threads: That one graph is spread over, if the device is the CPU.
+    """
+
+    device: Device
+    num_threads: int
+
+    def open(self, path: Path) -> onnxruntime.InferenceSession:
+        """Return a session on the device, and on no other.
+
+        Raises:
+            BackendFailed: The file is no graph that the runtime reads, or the device is not there.
+        """
+        if self.device.is_cuda and _CUDA not in onnxruntime.get_available_providers():
+            raise BackendFailed(f"{self.device}: this build of onnxruntime has no CUDA")
+        try:
+            # Told to fall back, the wrapper would print and go on with the CPU.
+            session = onnxruntime.InferenceSession(
+                str(path), self._options(), providers=self._providers(), enable_fallback=0
+            )
+        except ORT_ERRORS as error:
+            raise BackendFailed(f"{path}: cannot be opened on {self.device}: {error}") from error
+        if self.device.is_cuda and _CUDA not in session.get_providers():
+            raise BackendFailed(f"{self.device}: onnxruntime opened {path} on the CPU instead")
+        return session
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = 1 if self.device.is_cuda else self.num_threads
+        options.inter_op_num_threads = 1
+        # Each of a model's 2·K sessions has threads; by default those of the last one to run spin
+        # for milliseconds and take the cores from the next one's, and from the event loop. The
+        # alternative, one pool for the process, cannot be told from Python to stop spinning.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Arenas never shrink: one for all sessions grows to the largest stage, not to the sum.
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        return options
+
+    def _providers(self) -> list[str | tuple[str, dict[str, str]]]:
+        if not self.device.is_cuda:
+            return [_CPU]
+        cuda = {
+            "device_id": str(self.device.index),
+            # The default tries every algorithm for each new batch size, for seconds.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            # Thresholds were chosen on float32 logits; TF32 keeps 10 bits of the mantissa.
+            "use_tf32": "0",
+        }
+        return [(_CUDA, cuda), _CPU]
+
+
+def check_signature(
+    session: onnxruntime.InferenceSession, signature: Signature, path: Path
+) -> None:
+    """Refuse a graph that is not what the manifest says.
+
+    Raises:
+        BackendFailed: A tensor is missing, too many, of another shape, or its batch size is fixed.
+    """
+    _check_tensors(session.get_inputs(), signature.inputs, f"{path}: reads")
+    _check_tensors(session.get_outputs(), signature.outputs, f"{path}: returns")
+
+
+def _check_tensors(found: Sequence[onnxruntime.NodeArg], expected: Shapes, subject: str) -> None:
+    names = sorted(tensor.name for tensor in found)
+    if names != sorted(expected):
+        raise BackendFailed(f"{subject} {names}, the manifest says {sorted(expected)}")
+    for tensor in found:
+        shape = expected[tensor.name]
+        is_free = bool(tensor.shape) and not isinstance(tensor.shape[0], int)
+        if tensor.type != _FLOAT or not is_free or tuple(tensor.shape[1:]) != shape:
+            raise BackendFailed(
+                f"{subject} {tensor.name} as {tensor.type} {tensor.shape}, the manifest says "
+                f"{_FLOAT} (any batch size, {', '.join(map(str, shape))})"
+            )
