@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from service.backends.onnx_runtime import OnnxRuntimeBackend
 
 from benchmarks.offline import key_of
 from model_store.preprocessing import normalise
 from model_store.reader import open_bundle
 from service.backends.base import FeatureRows, StageKey
+from service.backends.onnx_runtime import OnnxRuntimeBackend
 
 _WARM_UP_SHARE = 10  # a tenth more, first and unmeasured
 

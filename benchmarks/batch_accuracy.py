@@ -17,7 +17,6 @@ import httpx
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from service.backends.onnx_runtime import OnnxRuntimeBackend
 
 from benchmarks.offline import confidences_by_exit, key_of, logits_by_exit
 from benchmarks.server_process import serving
@@ -26,6 +25,7 @@ from model_store.reader import Bundle, open_bundle
 from model_store.replay import replay_batch
 from model_store.thresholds import HoldoutConfidences
 from model_store.windows import BatchBudget, interleave
+from service.backends.onnx_runtime import OnnxRuntimeBackend
 from service.settings import Settings
 from training.data import load_splits
 

@@ -1,1 +1,1 @@
-"""The bundle and the arithmetic both sides share; imports no framework, neither service nor training."""
+"""The bundle and the arithmetic both sides share; no framework, neither service nor training."""

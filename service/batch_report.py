@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_store.windows import BatchBudget
-from service.classify import deadline_report
 from service.commands import BatchCommand, BatchDone, BatchImage, BoundBy, BudgetReport
 from service.decode import DecodedBatch
 from service.engine.request import ImageOutcome
 from service.models import Model
 from service.plan import outlook
-from service.stopwatch import Stopwatch
+from service.stopwatch import Stopwatch, deadline_report
 
 
 @dataclass(frozen=True, slots=True)

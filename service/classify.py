@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from model_store.preprocessing import normalise
-from service.commands import Classified, ClassifyCommand, DeadlineReport
+from service.commands import Classified, ClassifyCommand
 from service.decode import Decoder, ImageSize
 from service.engine.clock import Clock
 from service.engine.engine import Engine
@@ -11,7 +11,7 @@ from service.engine.exit_policy import LoneRequestPolicy, affordable_exit
 from service.engine.request import ExitLimits, ImageOutcome
 from service.errors import BudgetTooSmall, DeadlineInfeasible, InvalidParameter
 from service.models import Model, Models
-from service.stopwatch import Stopwatch
+from service.stopwatch import Stopwatch, deadline_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,3 @@ def _classified(
         deadline=deadline_report(command.deadline_s, timing.total_s),
         timing=timing,
     )
-
-
-def deadline_report(deadline_s: float | None, total_s: float) -> DeadlineReport | None:
-    """Return how a deadline turned out; None where none was asked for."""
-    if deadline_s is None:
-        return None
-    return DeadlineReport(requested_s=deadline_s, remaining_s=deadline_s - total_s)

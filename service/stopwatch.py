@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.commands import Timing
+from service.commands import DeadlineReport, Timing
 from service.engine.clock import Clock
 
 
@@ -51,3 +51,10 @@ class Stopwatch:
             queue_s=rest_s - compute_s,
             compute_s=compute_s,
         )
+
+
+def deadline_report(deadline_s: float | None, total_s: float) -> DeadlineReport | None:
+    """Return how a deadline turned out; None where none was asked for."""
+    if deadline_s is None:
+        return None
+    return DeadlineReport(requested_s=deadline_s, remaining_s=deadline_s - total_s)

@@ -8,7 +8,9 @@ from typing import Final
 
 import torch
 
-from model_store.errors import BundleRefused
+from model_store.catalog import Catalog
+from model_store.errors import BundleError
+from model_store.manifest import ImageInput
 from model_store.reader import open_bundle
 from training.budget_sweep import Sweep
 from training.bundle_inference import run_bundle_over
@@ -16,8 +18,18 @@ from training.calibrate import calibrate, read_calibration, write_calibration
 from training.command_line import Command, build_parser
 from training.data import Splits, load_splits
 from training.distributed import World
-from training.evaluate import EVALUATION_FILE, Evaluation, Subject, data_note, evaluate
+from training.evaluate import (
+    EVALUATION_FILE,
+    Evaluation,
+    Subject,
+    data_note,
+    evaluate,
+    read_evaluation,
+)
+from training.export import Description, export_bundle
+from training.export_stages import ExportRefused
 from training.inference import run_over
+from training.provenance import provenance_of
 from training.recipe import Recipe, load_recipe
 from training.tables import calibration_table, evaluation_tables
 from training.train import train
@@ -29,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         _ACTIONS[options.command](options)
-    except (FileNotFoundError, RunMismatch, BundleRefused) as error:
+    except (FileNotFoundError, RunMismatch, BundleError, ExportRefused) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
@@ -105,6 +117,41 @@ def _evaluate_bundle(options: Namespace, sweep: Sweep) -> Evaluation:
     )
 
 
+def _export(options: Namespace) -> None:
+    trained = TrainedNetwork.open(options.run)
+    calibration = read_calibration(options.run, trained)
+    if calibration is None:
+        raise RunMismatch(f"{options.run} has no calibration: calibrate first")
+    name = options.name or trained.recipe.name
+    description = Description(
+        name=name,
+        version=options.version or _next_version(options.root, name),
+        labels=trained.class_names,
+        image_input=_image_input(trained.recipe),
+        provenance=provenance_of(trained, read_evaluation(options.run, step=trained.step)),
+    )
+    bundle = export_bundle(
+        trained.network,
+        description,
+        calibration=calibration,
+        root=options.root,
+        runtime="torchscript" if options.torchscript else "onnx",
+    )
+    sys.stdout.write(f"{bundle}\n")
+
+
+def _next_version(root: Path, name: str) -> int:
+    root.mkdir(parents=True, exist_ok=True)
+    catalog = Catalog([root])
+    return catalog.versions(name)[-1] + 1 if name in catalog.names() else 1
+
+
+def _image_input(recipe: Recipe) -> ImageInput:
+    size = recipe.network.image_size
+    data = recipe.data
+    return ImageInput(height=size, width=size, channels=3, mean=data.mean, std=data.std)
+
+
 def _open_run(run: Path, data: Path, device: torch.device) -> tuple[TrainedNetwork, Splits]:
     trained = TrainedNetwork.open(run, device)
     splits = _splits(trained.recipe, data, device)
@@ -127,6 +174,7 @@ _ACTIONS: Final[Mapping[Command, Callable[[Namespace], None]]] = {
     Command.TRAIN: _train,
     Command.CALIBRATE: _calibrate,
     Command.EVALUATE: _evaluate,
+    Command.EXPORT: _export,
 }
 
 

@@ -21,18 +21,13 @@ def run_bundle_over(
     """Return every exit's logits for every image, as ONNX Runtime computes them on the CPU.
 
     Args:
-        bundle: Of ONNX graphs.
+        bundle: Of ONNX graphs, not of code.
         images: Of the bundle's input size, in their own order.
         batch_size: Images run together.
 
     Returns:
         Shape ``(images, exits, classes)``.
-
-    Raises:
-        ValueError: The bundle's graphs are code.
     """
-    if bundle.manifest.executable:
-        raise ValueError(f"{bundle.path} holds TorchScript: evaluate the run it was exported from")
     stages = [
         (_open_graph(bundle, stage.trunk), _open_graph(bundle, stage.classifier))
         for stage in bundle.manifest.stages

@@ -99,9 +99,23 @@ def _describe_evaluate(parser: ArgumentParser) -> None:
 
 def _describe_export(parser: ArgumentParser) -> None:
     parser.description = (
-        "Write a calibrated run as a bundle, checked to compute what the trained network does."
+        "Write a calibrated run as a bundle, checked to compute what the trained network does. "
+        "What was evaluated is noted in it. A bundle never changes: each export is a new version."
     )
     _add_run(parser)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("model_store/bundles"),
+        help="folder of bundles; the new one is ROOT/NAME/VERSION (default: %(default)s)",
+    )
+    parser.add_argument("--name", help="of the model (default: the recipe's)")
+    parser.add_argument("--version", type=int, help="default: one more than there is")
+    parser.add_argument(
+        "--torchscript",
+        action="store_true",
+        help="archives in place of ONNX graphs: code, which a server opens only if told to",
+    )
 
 
 def _add_run(parser: ArgumentParser) -> None:

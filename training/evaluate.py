@@ -120,6 +120,15 @@ def reliability(
     )
 
 
+def read_evaluation(run: Path, *, step: int) -> Evaluation | None:
+    """Return a run's evaluation, None where it has none of the weights after `step`."""
+    path = run / EVALUATION_FILE
+    if not path.is_file():
+        return None
+    evaluation = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+    return evaluation if evaluation.step == step else None
+
+
 def data_note(dataset: str, root: Path) -> str | None:
     """Return what must be said of a copy of CIFAR-10 that is not the official one.
 

@@ -76,7 +76,7 @@ def torchscript_archive(module: nn.Module, example: Sequence[Tensor]) -> bytes:
     """
     buffer = io.BytesIO()
     with torchscript_deprecation_ignored(), torch.inference_mode():
-        traced = torch.jit.trace(module, tuple(example), check_trace=False)
+        traced = torch.jit.trace(module, tuple(example), check_trace=False)  # type: ignore[no-untyped-call]  # in torch
         torch.jit.save(traced, buffer)
     return buffer.getvalue()
 

@@ -38,7 +38,7 @@ def onnx_runner(graph: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> 
 def torchscript_runner(archive: bytes) -> Runner:
     """Return a TorchScript archive as a function of arrays."""
     with torchscript_deprecation_ignored():
-        module = torch.jit.load(BytesIO(archive))  # type: ignore[no-untyped-call]  # torch's gap
+        module = torch.jit.load(BytesIO(archive))  # type: ignore[no-untyped-call]  # in torch
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():

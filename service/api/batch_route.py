@@ -7,6 +7,7 @@ from starlette.responses import Response
 from service.api.answers import AnswerForm
 from service.api.batch_answers import batch_response
 from service.api.context import context_of
+from service.api.direct import DirectRoute
 from service.api.hangup import cancelled_on_hangup
 from service.api.openapi import INFERENCE_ERRORS, problem_responses, query_parameters, request_body
 from service.api.parameters import BatchQuery
@@ -69,7 +70,7 @@ class BatchEndpoint:
 
 def batch_router(endpoint: BatchEndpoint, settings: Settings) -> APIRouter:
     """Return the route, described."""
-    router = APIRouter(tags=["inference"])
+    router = APIRouter(tags=["inference"], route_class=DirectRoute)
     router.add_api_route(
         PATH,
         endpoint.handle,

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from service.api.answers import AnswerForm, classify_json
 from service.api.context import context_of
+from service.api.direct import DirectRoute
 from service.api.hangup import cancelled_on_hangup
 from service.api.openapi import INFERENCE_ERRORS, problem_responses, query_parameters, request_body
 from service.api.parameters import ClassifyQuery
@@ -66,7 +67,7 @@ class ClassifyEndpoint:
 
 def classify_router(endpoint: ClassifyEndpoint, settings: Settings) -> APIRouter:
     """Return the route, described."""
-    router = APIRouter(tags=["inference"])
+    router = APIRouter(tags=["inference"], route_class=DirectRoute)
     router.add_api_route(
         PATH,
         endpoint.handle,

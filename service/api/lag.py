@@ -11,8 +11,11 @@ from typing import Final
 
 from service.engine.clock import Clock
 
-INTERVAL_S: Final = 0.02
+INTERVAL_S: Final = 0.01
 TIMER_GRANULARITY_S: Final = 0.001  # an idle loop's timers are late by up to this much
+# How many turns the loop takes from a new connection in the backlog to the call of the application:
+# accept, read, start the task, and one to spare. Who is called later came after the hold-up.
+_TURNS_AFFECTED: Final = 4
 
 
 class LoopLag:
@@ -44,8 +47,8 @@ class LoopLag:
     def current_s(self) -> float:
         """Return by how much something handled now has been held up, at least 0.
 
-        The latest sample is at most one interval old; a timer that is overdue right now may say
-        more than it.
+        That is what the latest sample said, in the few turns of the loop after it; a timer that is
+        overdue right now may say more.
         """
         return max(self._latest_s, self._overdue_s())
 
@@ -62,3 +65,11 @@ class LoopLag:
         self._latest_s = self._overdue_s()
         self._observe(self._latest_s)
         self._schedule()
+        if self._latest_s > 0:
+            self._forget(_TURNS_AFFECTED)
+
+    def _forget(self, turns_left: int) -> None:
+        if turns_left > 0:
+            asyncio.get_running_loop().call_soon(self._forget, turns_left - 1)
+        else:
+            self._latest_s = 0.0

@@ -184,8 +184,9 @@ class FakeBackend:
         return run_inline(lambda: self._run(stage, parts, classify))
 
     def close(self) -> None:
-        """Note that it happened."""
+        """Forget every script, as a runtime would its models."""
         self.is_closed = True
+        self._models.clear()
 
     def _run(
         self, stage: StageKey, parts: Sequence[FeatureRows], classify: Sequence[int]

@@ -125,7 +125,7 @@ def _load(bundle: Bundle, device: torch.device) -> LoadedModel[Tensor]:
 def _open(path: Path, device: torch.device) -> _Graph:
     try:
         with _deprecation_ignored():
-            loaded = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]  # torch's gap
+            loaded = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]  # in torch
         module = loaded.eval()
     except _TORCH_ERRORS as error:
         raise BackendFailed(f"{path}: cannot be opened on {device}: {error}") from error

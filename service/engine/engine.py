@@ -1,7 +1,6 @@
 """The engine as the service sees it: admit a cohort, wait for its outcomes, never for longer."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Mapping
 from itertools import count
@@ -15,7 +14,7 @@ from service.engine.cohort import CohortRequest, InFlightCohort
 from service.engine.exit_policy import CohortPolicy
 from service.engine.gate import Gate, Reservation
 from service.engine.in_flight import InFlight
-from service.engine.inbox import Inbox, Outbox
+from service.engine.inbox import Inbox, Outbox, call_on
 from service.engine.lane import Lane, LaneParts
 from service.engine.observer import Observer
 from service.engine.request import EngineLimits, ImageOutcome, ServedModel, Terms
@@ -124,13 +123,7 @@ class Engine:
         """Return when nothing is in flight and everybody settled has been told."""
         loop = asyncio.get_running_loop()
         is_empty = asyncio.Event()
-
-        def wake() -> None:
-            # A loop that closed has nobody left who waits, and says so by a RuntimeError.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(is_empty.set)
-
-        self._in_flight.call_when_empty(wake)
+        self._in_flight.call_when_empty(lambda: call_on(loop, is_empty.set))
         self._in_flight.tell_if_empty()
         await is_empty.wait()
 

@@ -154,12 +154,11 @@ class LoneRequestPolicy:
             return True
         if self._answer_by is None:
             return False
-        return stage_index == self._limits.min_exit or not self._is_comfortable(stage_index, now)
+        is_first = stage_index == self._limits.min_exit
+        return is_first or not self._is_comfortable(stage_index, now, self._answer_by)
 
-    def _is_comfortable(self, stage_index: int, now: float) -> bool:
+    def _is_comfortable(self, stage_index: int, now: float, answer_by: float) -> bool:
         """Whether the rest fits well, also if it goes as slowly as the way so far."""
-        if self._answer_by is None:
-            return True
         slowdown = (now - self._begun_at) / self._expected_s if self._expected_s > 0.0 else 1.0
         rest_s = self._times.straight_s(stage_index, self._target)
-        return now + rest_s * _COMFORT_FACTOR * max(1.0, slowdown) <= self._answer_by
+        return now + rest_s * _COMFORT_FACTOR * max(1.0, slowdown) <= answer_by

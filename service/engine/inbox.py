@@ -6,8 +6,9 @@ One hop each way: a cohort is put in once, and all that a batch settles returns 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from service.engine.cohort import InFlightCohort, Settlement
@@ -123,8 +124,12 @@ class Outbox:
 
     def post(self, settlements: Sequence[Settlement]) -> None:
         """Deliver from another thread, with one hop for all of them."""
-        if self._loop is None:
-            return
-        # A loop that closed has nobody left who waits, and says so by a RuntimeError.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.deliver, settlements)
+        if self._loop is not None:
+            call_on(self._loop, partial(self.deliver, settlements))
+
+
+def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call back on an event loop, from any thread; nobody is left to wait on a closed one."""
+    # Closing it is no sudden thing, but no check in this thread could be sure of it.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)

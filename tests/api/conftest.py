@@ -1,7 +1,8 @@
 """An application over small fake services, driven in process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
@@ -242,3 +243,18 @@ async def start_api() -> AsyncIterator[StartApi]:
 async def api(start_api: StartApi) -> Api:
     """An application with default settings."""
     return await start_api()
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Put the process's logging back as it was."""
+    root = logging.getLogger()
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access")
+    before = (root.handlers[:], root.level)
+    libraries = [(name, logging.getLogger(name).handlers[:]) for name in names]
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], level = before
+    root.setLevel(level)
+    for name, handlers in libraries:
+        logging.getLogger(name).handlers[:] = handlers

@@ -13,6 +13,7 @@ from service.errors import (
     DeadlineMissed,
     EngineStopped,
     Overloaded,
+    ServiceError,
 )
 from service.uploads import Upload, UploadKind
 from tests.api.conftest import Api, answer_of, batch_done_of, classified_of, record_of

@@ -1,7 +1,7 @@
 """Builders of engine tests: models, members, and a whole engine on a virtual clock."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -16,10 +16,12 @@ from service.engine.gate import Gate
 from service.engine.in_flight import InFlight
 from service.engine.inbox import Inbox
 from service.engine.lane import Lane, LaneParts
+from service.engine.observer import WasteCause
 from service.engine.request import EngineLimits, ExitLimits, ImageOutcome, ServedModel, Terms
 from service.engine.scheduler import QueuedMember
 from service.engine.slot import Ending
 from service.engine.stage_costs import StageCosts
+from service.errors import RequestRejected
 
 KEY = ModelKey("fake", "1")
 COSTS = ExitCosts(trunk_macs=(100, 200, 300, 400), classifier_macs=(10, 20, 30, 40))
@@ -28,15 +30,15 @@ COSTS = ExitCosts(trunk_macs=(100, 200, 300, 400), classifier_macs=(10, 20, 30, 
 class RecordingObserver:
     """Keeps what it hears, by kind."""
 
-    def __init__(self):
-        self.refusals = []
+    def __init__(self) -> None:
+        self.refusals: list[RequestRejected] = []
         self.num_admitted = 0
-        self.depths = {}
-        self.finished = []
-        self.failed = []
-        self.outcomes = []
+        self.depths: dict[StageKey, int] = {}
+        self.finished: list[tuple[int, int, int, int]] = []
+        self.failed: list[tuple[int, int, int, str]] = []
+        self.outcomes: list[ImageOutcome] = []
         self.num_abandoned = 0
-        self.wasted_macs = {}
+        self.wasted_macs: dict[WasteCause, int] = {}
 
     def admitted(self, model, num_images):
         self.num_admitted += num_images
@@ -136,7 +138,7 @@ class Simulation:
         hooks=(),
         can_join=True,
         image_shape=None,
-    ):
+    ) -> None:
         self.clock = VirtualClock()
         self.observer = RecordingObserver()
         self.costs = StageCosts(max_batch=max_batch)
@@ -191,7 +193,7 @@ class Simulation:
         elapsed_s = self.costs_of_truth.expected_s(call.stage, len(call.images), len(call.classify))
         self.clock.advance_to(self.clock.now() + elapsed_s)
 
-    def _deliver(self, settlements: list[Settlement]) -> None:
+    def _deliver(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
             asked = self._asked[settlement.cohort.cohort_id]
             asked.answers.append((self.clock.now(), settlement.outcomes))

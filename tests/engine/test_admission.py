@@ -101,13 +101,13 @@ def test_cohort_larger_than_all_there_is_needs_windows(make_claim, limits):
 
 
 def test_work_due_earlier_may_forbid_a_deadline(ledger, make_claim):
-    ledger.admit(make_claim(8, deadline_at=4.0))
+    ledger.admit(make_claim(7, deadline_at=3.0))
 
     with pytest.raises(Overloaded) as refused:
-        AdmissionLedger.check(ledger, make_claim(deadline_at=2.0 + 2.3, num_at_once=0), 0.0)
+        ledger.check(make_claim(deadline_at=3.1), 0.0)
 
-    # Two seconds of others, one of its own and the margin: 3.5, and it came with too little.
-    assert refused.value.retry_after_s > 0.0
+    # 1.75 seconds for the others, one of its own, and half a second of margin.
+    assert refused.value.retry_after_s == pytest.approx(0.15)
 
 
 def test_work_due_later_does_not_forbid_a_deadline(ledger, make_claim):
@@ -121,7 +121,7 @@ def test_newcomer_must_not_make_another_late(ledger, make_claim):
 
     with pytest.raises(Overloaded) as refused:
         ledger.check(make_claim(deadline_at=1.55), 0.0)
-    ledger.check(make_claim(deadline_at=1.65 + 0.25), 0.0)
+    ledger.check(make_claim(deadline_at=2.6), 0.0)
 
     assert refused.value.retry_after_s == pytest.approx(0.15)
 
@@ -129,7 +129,7 @@ def test_newcomer_must_not_make_another_late(ledger, make_claim):
 def test_another_who_is_late_already_refuses_nobody(ledger, make_claim):
     ledger.admit(make_claim(deadline_at=5.0))
 
-    ledger.check(make_claim(deadline_at=4.99 + 1.0, due_at=4.99), 4.0)
+    ledger.check(make_claim(deadline_at=5.99, due_at=4.99), 4.0)
 
 
 def test_running_batch_counts_until_its_expected_end(ledger, make_claim):

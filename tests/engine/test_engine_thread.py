@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def classify(model_key, exit_costs):
     return ask
 
 
-async def entered(gate):
+async def entered(gate: Gate) -> None:
     """Wait until the lane stands at a gate."""
     assert await asyncio.to_thread(gate.entered.wait, LIMIT_S)
 
@@ -245,9 +246,26 @@ async def test_reservation_holds_room_between_windows(make_engine, model_key, ex
     assert engine.num_in_flight == 0
 
 
+async def test_backlog_is_what_is_owed_to_those_in_flight(make_engine, classify, model_key):
+    gate = Gate(0)
+    engine = make_engine(gate)
+    engine.stage_costs.profile(StageKey(model_key, 0), 4, trunk_s=4.0, classifier_s=0.0)
+
+    running = asyncio.create_task(classify(engine))
+    await entered(gate)
+    backlog_s, retry_after_s = engine.backlog_s(), engine.retry_after_s()
+    gate.opened.set()
+    await running
+    await engine.drained()
+
+    assert backlog_s == pytest.approx(1.0)
+    assert retry_after_s >= 1.0
+    assert engine.backlog_s() == 0.0
+
+
 async def test_closed_engine_settles_everybody_and_takes_nobody(make_engine, classify, model_key):
     gate = Gate(0)
-    engine = make_engine(gate, lambda call: engine.close())
+    engine: Engine = make_engine(gate, lambda call: engine.close())
 
     running = asyncio.create_task(classify(engine, 1))
     await entered(gate)
@@ -303,7 +321,7 @@ async def test_defect_in_the_loop_settles_everybody_and_ends_it(make_engine, cla
 
 async def test_request_cancelled_while_the_engine_ends_leaves_nothing(make_engine, classify):
     gate = Gate(0)
-    engine = make_engine(lambda call: engine.close(), gate)
+    engine: Engine = make_engine(lambda call: engine.close(), gate)
 
     running = asyncio.create_task(classify(engine))
     await entered(gate)
@@ -318,7 +336,7 @@ def test_settlement_for_a_closed_event_loop_is_passed_over(make_engine, classify
     gate = Gate(0)
     engine = make_engine(gate)
 
-    async def ask_and_go():
+    async def ask_and_go() -> tuple[asyncio.Task[Any], asyncio.Task[None]]:
         task = asyncio.create_task(classify(engine))
         await entered(gate)
         draining = asyncio.create_task(engine.drained())
@@ -352,6 +370,7 @@ def test_warm_up_profiles_every_stage(make_engine, model_key):
 
     engine.warm_up()
 
-    assert 0.0 < engine.expected_exit_s(model_key, 0, 1)
+    at_once = [engine.expected_exit_s(model_key, 0, size) for size in (1, 2, 4)]
+    assert all(seconds > 0.0 for seconds in at_once)
     assert engine.expected_exit_s(model_key, 0, 4) < engine.expected_exit_s(model_key, 3, 4)
     assert engine.retry_after_s() == 0.0

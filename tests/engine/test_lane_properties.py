@@ -2,6 +2,9 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +13,9 @@ from service.backends.fake import FailAt
 from service.engine.request import EngineLimits
 from service.engine.slot import Ending
 from service.errors import RequestRejected
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Asked, Simulation
 
 instants = st.floats(0.0, 30.0, allow_nan=False)
 slacks = st.one_of(st.none(), st.floats(0.5, 20.0, allow_nan=False))
@@ -33,15 +39,17 @@ quick = settings(
 )
 
 
-def quarters(least, most):
+def quarters(least: int, most: int) -> st.SearchStrategy[float]:
     return st.integers(least, most).map(lambda number: number / 4)
 
 
-def play(simulation, course):
+def play(
+    simulation: "Simulation", course: Sequence[dict[str, Any]]
+) -> list[tuple["Asked", float | None]]:
     """Let a course of events happen and return who was admitted, with his request."""
-    admitted = []
+    admitted: list[tuple[Asked, float | None]] = []
 
-    def arrive(number, request):
+    def arrive(number: int, request: dict[str, Any]) -> None:
         deadline_at = None
         if request["slack_s"] is not None:
             deadline_at = simulation.clock.now() + request["slack_s"]
@@ -62,12 +70,18 @@ def play(simulation, course):
             simulation.clock.call_at(leaves_at, lambda: simulation.end(asked, Ending.LEFT))
 
     for number, request in enumerate(course):
-        simulation.clock.call_at(request["arrives_at"], lambda n=number, r=request: arrive(n, r))
+        simulation.clock.call_at(request["arrives_at"], partial(arrive, number, request))
     simulation.run()
     return admitted
 
 
-def simulation_of(simulate, course, *, failing=(), **options):
+def simulation_of(
+    simulate: Callable[..., "Simulation"],
+    course: Sequence[dict[str, Any]],
+    *,
+    failing: Collection[int] = (),
+    **options: Any,
+) -> "Simulation":
     scripts = {number: request["confidences"] for number, request in enumerate(course)}
     hooks = (FailAt(1, frozenset(failing)),) if failing else ()
     return simulate(confidences_by_image=scripts, hooks=hooks, **options)
@@ -152,14 +166,14 @@ def test_who_is_admitted_with_a_deadline_has_an_answer_by_then(simulate, arrival
     simulation = simulate(trunk_s=0.0, per_image_s=0.5)
     admitted = []
 
-    def arrive(slack_s):
+    def arrive(slack_s: float) -> None:
         try:
             admitted.append(simulation.ask(deadline_at=simulation.clock.now() + slack_s))
         except RequestRejected:
             return
 
     for arrives_at, slack_s in arrivals:
-        simulation.clock.call_at(arrives_at, lambda slack_s=slack_s: arrive(slack_s))
+        simulation.clock.call_at(arrives_at, partial(arrive, slack_s))
     simulation.run()
 
     assert all(asked.outcome.answer is not None for asked in admitted)

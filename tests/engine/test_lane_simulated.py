@@ -3,10 +3,12 @@
 import gc
 import math
 import weakref
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from model_store.policies.base import WindowPolicy
 from model_store.policies.full_depth import start_full_depth
 from model_store.policies.geometric import start_geometric
 from service.backends.base import StageKey
@@ -17,17 +19,23 @@ from service.engine.slot import Ending
 from service.engine.window_policy import WindowCohortPolicy
 from service.errors import BackendFailed, DeadlineMissed, EngineStopped
 
+if TYPE_CHECKING:
+    from tests.engine.conftest import Simulation
 
-def stages(simulation):
+
+def stages(simulation: "Simulation") -> list[tuple[int, tuple[int, ...]]]:
+    """Which images ran which stage, in order."""
     return [(call.stage.stage_index, call.images) for call in simulation.backend.calls]
 
 
-def window(simulation, policy, *, deadline_at=None):
+def window(
+    simulation: "Simulation", policy: WindowPolicy, *, deadline_at: float | None = None
+) -> WindowCohortPolicy:
     times = simulation.costs.times(simulation.model.key)
     return WindowCohortPolicy(policy, times, deadline_at=deadline_at, margin_s=0.0)
 
 
-def assert_nothing_in_flight(simulation):
+def assert_nothing_in_flight(simulation: "Simulation") -> None:
     assert simulation.in_flight.num_images == 0
     assert simulation.in_flight.feature_bytes == 0
     assert simulation.in_flight.owed_s == 0.0

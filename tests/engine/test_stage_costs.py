@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.backends.base import StageKey
@@ -45,7 +45,7 @@ def test_more_than_the_largest_batch_runs_in_several(stage):
 
 
 def test_only_buckets_are_profiled(stage):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not in tuple"):
         StageCosts(max_batch=8).profile(stage, 3, trunk_s=1.0, classifier_s=0.0)
 
 
@@ -57,6 +57,7 @@ def test_first_observation_of_an_unprofiled_stage_is_a_guess_for_every_size(stag
     assert [costs.expected_s(stage, size, size) for size in (1, 2, 4)] == [1.0, 1.0, 2.0]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.integers(1, 8), true_s=st.floats(0.1, 10.0))
 def test_estimates_come_close_to_what_stages_really_take(model_key, size, true_s):
     stage = StageKey(model_key, 0)

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.engine.scheduler import StageScheduler
+from service.engine.scheduler import QueuedMember, StageScheduler
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def make_scheduler(make_costs):
     return make
 
 
-def cohorts(members):
+def cohorts(members: Sequence[QueuedMember]) -> list[int]:
     return [member.cohort_id for member in members]
 
 

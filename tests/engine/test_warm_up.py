@@ -10,10 +10,10 @@ from service.engine.warm_up import WarmUp
 class SlowedClock:
     """Goes on by what stages are scripted to take."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.instant = 0.0
 
-    def now(self):
+    def now(self) -> float:
         return self.instant
 
 

@@ -16,9 +16,12 @@ def wrap(make_costs, model_key):
     return make
 
 
-def play(policy, *, stage_s=1.5, confidence=0.5):
+def play(
+    policy: WindowCohortPolicy, *, stage_s: float = 1.5, confidence: float = 0.5
+) -> list[tuple[int, int]]:
     """Run a policy to its end; return how many images ran each stage."""
-    now, ran = 0.0, []
+    now = 0.0
+    ran: list[tuple[int, int]] = []
     steps = policy.start(now)
     while steps:
         ran.extend((step.stage_index, len(step.images)) for step in steps)

@@ -1,4 +1,4 @@
-"""A served model of three exits whose every answer is scripted, and its services on a real engine."""
+"""A served model of three exits, every answer scripted, and its services on a real engine."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -79,7 +79,7 @@ def _scripted_bundle(root: Path, *, name: str = "scripted", version: int = 1) ->
         is_fitting=np.arange(200) < 80,
         temperatures=np.ones(3),
     )
-    return write_bundle(root, draft, {f: b"-" for f in draft.graph_files}, calibration)
+    return write_bundle(root, draft, dict.fromkeys(draft.graph_files, b"-"), calibration)
 
 
 def _first_pixel(image: np.ndarray) -> int:

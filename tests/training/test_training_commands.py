@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from model_store.catalog import Catalog
+from model_store.reader import open_bundle
 from training.__main__ import main
 
 RECIPE = """
@@ -76,6 +78,80 @@ def test_a_run_is_trained_calibrated_and_evaluated(
     assert results["num_images"] == 20
     assert len(results["exits"]) == 2
     assert len(results["sweep"]) == 2 * 12
+
+
+@pytest.mark.slow
+def test_an_exported_run_is_measured_as_it_was_before_the_export(
+    run: Path, cifar_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    main(with_data("calibrate", run, cifar_folder))
+    main(with_data("evaluate", run, cifar_folder))
+    root, again = tmp_path / "bundles", tmp_path / "again.json"
+
+    assert main(["export", "--run", str(run), "--root", str(root)]) == 0
+    data = ["--data", str(cifar_folder), "--json", str(again)]
+    assert main(["evaluate", "--bundle", str(root / "tiny" / "1"), *data]) == 0
+
+    assert f"{root / 'tiny' / '1'}\n" in capsys.readouterr().out
+    before, after = (json.loads(p.read_text("utf-8")) for p in (run / "evaluation.json", again))
+    assert [e["accuracy"] for e in after["exits"]] == [e["accuracy"] for e in before["exits"]]
+    assert after["exits"][1]["cumulative_macs"] == before["exits"][1]["cumulative_macs"]
+    assert after["sweep"] == before["sweep"]
+    provenance = open_bundle(root / "tiny" / "1").manifest.provenance
+    assert provenance.recipe["name"] == "tiny"
+    assert provenance.results["test_accuracy"] == [e["accuracy"] for e in before["exits"]]
+    assert provenance.note is not None
+    assert "test_batch" in provenance.note
+
+
+def test_each_export_is_a_version_of_its_own(run: Path, cifar_folder: Path, tmp_path: Path):
+    main(with_data("calibrate", run, cifar_folder))
+    export = ["export", "--run", str(run), "--root", str(tmp_path), "--torchscript"]
+
+    statuses = [main(export), main(export), main([*export, "--name", "other", "--version", "5"])]
+
+    assert statuses == [0, 0, 0]
+    assert Catalog([tmp_path]).versions("tiny") == (1, 2)
+    assert Catalog([tmp_path]).versions("other") == (5,)
+    manifest = open_bundle(tmp_path / "tiny" / "2", allow_executable=True).manifest
+    assert manifest.runtime == "torchscript"
+    assert set(manifest.provenance.results) == {"training_steps", "training_minutes"}
+    assert manifest.provenance.note is None
+
+
+def test_a_version_that_is_there_is_not_written_again(
+    run: Path, cifar_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    main(with_data("calibrate", run, cifar_folder))
+    export = ["export", "--run", str(run), "--root", str(tmp_path), "--torchscript"]
+    main(export)
+
+    status = main([*export, "--version", "1"])
+
+    assert status == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_earlier_weights_is_not_exported(
+    run: Path, recipe: Path, cifar_folder: Path, tmp_path: Path
+):
+    main(with_data("evaluate", run, cifar_folder))
+    main(["train", str(recipe), "--data", str(cifar_folder), "--output", str(run)])
+    main(with_data("calibrate", run, cifar_folder))
+
+    main(["export", "--run", str(run), "--root", str(tmp_path), "--torchscript"])
+
+    manifest = open_bundle(tmp_path / "tiny" / "1", allow_executable=True).manifest
+    assert "test_accuracy" not in manifest.provenance.results
+
+
+def test_a_run_without_a_calibration_is_not_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    status = main(["export", "--run", str(run), "--root", str(tmp_path)])
+
+    assert status == 1
+    assert "calibrate first" in capsys.readouterr().err
 
 
 def test_a_run_that_was_not_calibrated_is_evaluated_exit_by_exit(
