@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from training.augment import CropAndFlip, normalised
+from training.batch_norm import refresh_statistics
 from training.checkpoint import Checkpoint
 from training.data import Splits
 from training.distributed import World
@@ -86,12 +87,15 @@ def train(recipe: Recipe, splits: Splits, world: World, folder: Path) -> Checkpo
     """
     run = _open_run(recipe, splits, world, folder)
     extent = _extent(recipe, run.steps_per_epoch)
+    is_over = _is_over(run, extent)
     with StopSignal() as stop:
         # Epochs bind batches to their images; the schedule follows `extent` alone. A signal is
         # looked for inside an epoch only, where all processes agree on it.
-        while not _is_over(run, extent):
+        while not is_over:
             is_whole = _run_epoch(run, extent, stop)
-            if is_whole or _is_over(run, extent):
+            # Before the checkpoint is written: what it says of the clock must agree.
+            is_over = _is_over(run, extent)
+            if is_whole or is_over:
                 _record(run)
             if world.is_first:
                 run.checkpoint().write(folder)
@@ -226,6 +230,8 @@ def _generator(*numbers: int) -> torch.Generator:
 
 
 def _record(run: Run) -> None:
+    if run.average is not None:
+        refresh_statistics(run.network, run.splits.train, run.recipe, run.world)
     accuracies = holdout_accuracy(run.network, run.splits.holdout, run.recipe, run.world)
     if run.world.is_first:
         record_epoch(

@@ -22,7 +22,7 @@ from service.api.problems import problem_of
 from service.commands import BatchDone, BatchImage
 
 _MEDIA_TYPE: Final = "application/json"
-_PIECE_OBJECTS: Final = 2048  # JSON objects written in one go, about two milliseconds
+_PIECE_OBJECTS: Final = 1024  # JSON objects written in one go, about two milliseconds
 _OBJECTS_PER_IMAGE: Final = 6  # besides those of its classes and exits
 
 

@@ -1,7 +1,7 @@
 """Routes that FastAPI describes and does not handle.
 
-What our handlers take is a request and nothing else; looking for dependencies, parameters and bodies
-to inject cost a fifth of what the whole of the API costs for a request.
+What our handlers take is a request and nothing else; looking for dependencies, parameters and
+bodies to inject cost a fifth of what the whole of the API costs for a request.
 """
 
 from collections.abc import Callable, Coroutine

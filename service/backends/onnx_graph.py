@@ -27,8 +27,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     MemoryError,
 )
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 _FLOAT = "tensor(float)"
 
@@ -61,17 +59,18 @@ class SessionFactory:
         Raises:
             BackendFailed: The file is no graph that the runtime reads, or the device is not there.
         """
-        if self.device.is_cuda and _CUDA not in onnxruntime.get_available_providers():
-            raise BackendFailed(f"{self.device}: this build of onnxruntime has no CUDA")
+        provider, settings = self._provider()
+        if provider not in onnxruntime.get_available_providers():
+            raise BackendFailed(f"{self.device}: this build of onnxruntime has no {provider}")
         try:
             # Told to fall back, the wrapper would print and go on with the CPU.
             session = onnxruntime.InferenceSession(
-                str(path), self._options(), providers=self._providers(), enable_fallback=0
+                str(path), self._options(), providers=[(provider, settings)], enable_fallback=0
             )
         except ORT_ERRORS as error:
             raise BackendFailed(f"{path}: cannot be opened on {self.device}: {error}") from error
-        if self.device.is_cuda and _CUDA not in session.get_providers():
-            raise BackendFailed(f"{self.device}: onnxruntime opened {path} on the CPU instead")
+        if provider not in session.get_providers():
+            raise BackendFailed(f"{self.device}: onnxruntime opened {path} without {provider}")
         return session
 
     def _options(self) -> onnxruntime.SessionOptions:
@@ -87,17 +86,17 @@ class SessionFactory:
         options.add_session_config_entry("session.use_env_allocators", "1")
         return options
 
-    def _providers(self) -> list[str | tuple[str, dict[str, str]]]:
+    def _provider(self) -> tuple[str, dict[str, str]]:
         if not self.device.is_cuda:
-            return [_CPU]
-        cuda = {
+            return "CPUExecutionProvider", {}
+        settings = {
             "device_id": str(self.device.index),
             # The default tries every algorithm for each new batch size, for seconds.
             "cudnn_conv_algo_search": "HEURISTIC",
             # Thresholds were chosen on float32 logits; TF32 keeps 10 bits of the mantissa.
             "use_tf32": "0",
         }
-        return [(_CUDA, cuda), _CPU]
+        return "CUDAExecutionProvider", settings
 
 
 def check_signature(

@@ -1,6 +1,6 @@
 """Stages as ONNX graphs, run by ONNX Runtime on CPUs or on an NVIDIA GPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from typing import Protocol, TypeVar
@@ -60,7 +60,7 @@ class OnnxRuntimeBackend:
         placement: Placement | None = None,
     ) -> None:
         _share_arena()
-        chosen = _resolve(device, list(bundles.values()))
+        chosen = _resolve(device, bundles.values())
         sessions = SessionFactory(chosen, num_threads)
         on_device = placement is Placement.DEVICE or (placement is None and chosen.is_cuda)
         self.device = str(chosen)
@@ -103,22 +103,26 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(cpu, as_requested)
 
 
-def _resolve(name: str, bundles: Sequence[Bundle]) -> Device:
-    if name != AUTO:
-        device = parse_device(name)
-        if device.is_cuda:
-            onnxruntime.preload_dlls()
+def _resolve(name: str, bundles: Iterable[Bundle]) -> Device:
+    device = Device(is_cuda=True) if name == AUTO else parse_device(name)
+    if not device.is_cuda:
         return device
-    cuda = Device(is_cuda=True)
-    if not bundles or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    onnxruntime.preload_dlls()  # those that come as wheels are not where the loader looks
+    if name == AUTO and not _opens(bundles, device):
         return CPU
-    onnxruntime.preload_dlls()
-    manifest = bundles[0].manifest
-    try:
-        SessionFactory(cuda, num_threads=1).open(bundles[0].file(manifest.stages[0].trunk.file))
-    except BackendFailed:  # built for CUDA, on a machine without
-        return CPU
-    return cuda
+    return device
+
+
+def _opens(bundles: Iterable[Bundle], device: Device) -> bool:
+    # A build for CUDA says that it has CUDA on machines without; only a session tells.
+    sessions = SessionFactory(device, num_threads=1)
+    for bundle in bundles:
+        try:
+            sessions.open(bundle.file(bundle.manifest.stages[0].trunk.file))
+        except BackendFailed:
+            return False
+        return True
+    return False
 
 
 def _device_features(

@@ -65,11 +65,6 @@ def check_rows(parts: Sequence[FeatureRows], classify: Sequence[int]) -> int:
     return num_rows
 
 
-def takes_all(part: FeatureRows) -> bool:
-    """Say whether a part is its whole handle in order, which needs no copy."""
-    return part.rows == tuple(range(part.handle.num_rows))
-
-
 def _check_range(rows: Sequence[int], *, num_rows: int) -> None:
     if rows and not 0 <= min(rows) <= max(rows) < num_rows:
         raise BackendFailed(f"rows {min(rows)} to {max(rows)} asked for, there are {num_rows}")

@@ -130,6 +130,6 @@ class Outbox:
 
 def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Call back on an event loop, from any thread; nobody is left to wait on a closed one."""
-    # Closing it is no sudden thing, but no check in this thread could be sure of it.
+    # Asked whether it is closed, it might close before the call.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
