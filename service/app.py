@@ -4,8 +4,6 @@ import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from prometheus_client import CollectorRegistry
-
 from model_store.catalog import Catalog
 from model_store.reader import Bundle
 from service.api.application import (
@@ -26,7 +24,7 @@ from service.engine.clock import Clock, MonotonicClock
 from service.engine.engine import Engine
 from service.engine.request import EngineLimits
 from service.engine.stage_costs import StageCosts
-from service.metrics import EngineMetrics
+from service.metrics import EngineMetrics, new_registry
 from service.models import Models, open_models, reference_of
 from service.plan import PlanService
 from service.served import ServedModels
@@ -66,7 +64,7 @@ def create_app(settings: Settings, *, build: BackendBuilder = build_backend) -> 
         default=settings.default_model,
         allow_executable=settings.allow_torchscript,
     )
-    registry, clock = CollectorRegistry(), MonotonicClock()
+    registry, clock = new_registry(), MonotonicClock()
     backend = build({model.key: model.bundle for model in models}, settings)
     engine = Engine(
         backend=backend,

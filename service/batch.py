@@ -81,12 +81,13 @@ class BatchService:
     def _executable_macs(self, command: BatchCommand, model: Model, num_images: int) -> int:
         """Return how many MACs should be executed by the deadline, behind the present backlog."""
         due_at = command.arrived_at + (command.deadline_s or 0.0)
-        margin_s = self.engine.limits.deadline_margin_s
+        due_s = due_at - self.clock.now()
+        margin_s = self.engine.limits.margin_s(due_s)
         macs = affordable_macs(
             model.bundle.costs,
             self.engine.times(model.key),
             num_images=num_images,
-            available_s=due_at - self.clock.now() - margin_s - self.engine.backlog_s(),
+            available_s=due_s - margin_s - self.engine.backlog_s(),
         )
         # Where not even exit 0 fits, admission says which refusal it is: never, or not now.
         return num_images * model.bundle.costs.cumulative_macs[0] if macs is None else macs
@@ -112,11 +113,12 @@ class BatchService:
         self, job: BatchJob, window: BatchWindow, reservation: Reservation, *, share_of_time: float
     ) -> tuple[ImageOutcome, ...]:
         terms, key = self._terms(job), job.model.key
-        deadline_at = terms.deadline_at
+        deadline_at, due_s = terms.deadline_at, 0.0
         if deadline_at is not None:
             # Each window gets its share of the time that is left, as it does of the budget.
             now = self.clock.now()
-            deadline_at = now + (deadline_at - now) * share_of_time
+            due_s = (deadline_at - now) * share_of_time
+            deadline_at = now + due_s
         image = job.model.bundle.manifest.input
         pixels = job.decoded.pixels[list(window.images)]
         return await self.engine.run(
@@ -126,7 +128,7 @@ class BatchService:
                 window.policy,
                 self.engine.times(key),
                 deadline_at=deadline_at,
-                margin_s=self.engine.limits.deadline_margin_s,
+                margin_s=self.engine.limits.margin_s(due_s),
             ),
             due_at=terms.due_at,
             deadline_at=deadline_at,

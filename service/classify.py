@@ -57,11 +57,12 @@ class ClassifyService:
         return _classified(command, model, outcomes[0], watch)
 
     def _policy(self, limits: ExitLimits, model: Model) -> LoneRequestPolicy:
+        due_s = 0.0 if limits.deadline_at is None else limits.deadline_at - self.clock.now()
         return LoneRequestPolicy(
             limits,
             model.bundle.costs,
             self.engine.times(model.key),
-            margin_s=self.engine.limits.deadline_margin_s,
+            margin_s=self.engine.limits.margin_s(due_s),
         )
 
     def _refuse_hopeless(self, command: ClassifyCommand, model: Model, limits: ExitLimits) -> None:

@@ -124,8 +124,7 @@ class AdmissionLedger:
         """
         self._check_size(claim)
         if claim.answer_by is not None and now + claim.alone_s > claim.answer_by:
-            margin_s = self._limits.deadline_margin_s
-            raise DeadlineInfeasible(minimum_s=claim.alone_s + margin_s)
+            raise DeadlineInfeasible(minimum_s=self._limits.least_deadline_s(claim.alone_s))
         if (
             self.num_in_flight + claim.num_at_once > self._limits.max_in_flight
             or self.feature_bytes + claim.feature_bytes > self._limits.max_feature_bytes

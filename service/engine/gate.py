@@ -58,7 +58,8 @@ class Gate:
     def _claim(self, terms: Terms) -> Claim:
         model = self.models[terms.model]
         times = self.stage_costs.times(terms.model)
-        return claim_for(terms, model, times, margin_s=self.limits.deadline_margin_s)
+        due_s = 0.0 if terms.deadline_at is None else terms.deadline_at - self.clock.now()
+        return claim_for(terms, model, times, margin_s=self.limits.margin_s(due_s))
 
 
 class Reservation(AbstractContextManager["Reservation"]):

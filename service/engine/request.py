@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from model_store.costs import ExitCosts
 from service.backends.base import ModelKey
 from service.errors import ServiceError
+
+_MAX_MARGIN_SHARE: Final = 0.1
 
 
 class ExitReason(StrEnum):
@@ -101,4 +104,18 @@ class EngineLimits:
 
     max_in_flight: int = 1024  # images
     max_feature_bytes: int = 1 << 30
-    deadline_margin_s: float = 0.002  # kept for writing the answer
+    deadline_margin_s: float = 0.002  # most that is kept for writing the answer
+
+    def margin_s(self, remaining_s: float) -> float:
+        """Return how long before its deadline a request has its answer: a tenth of it at most.
+
+        Args:
+            remaining_s: Until the deadline.
+        """
+        return min(self.deadline_margin_s, max(0.0, remaining_s) * _MAX_MARGIN_SHARE)
+
+    def least_deadline_s(self, work_s: float) -> float:
+        """Return the shortest deadline that leaves enough for the work after its margin."""
+        return work_s + min(
+            self.deadline_margin_s, work_s * _MAX_MARGIN_SHARE / (1 - _MAX_MARGIN_SHARE)
+        )

@@ -216,9 +216,9 @@ async def test_a_caller_that_goes_away_stops_the_windows_to_come(running):
         asked = asyncio.create_task(world.batch.classify(command(frames(*range(8)))))
         await asyncio.to_thread(gate.entered.wait)
         asked.cancel()
-        gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        gate.opened.set()
         await world.engine.drained()
 
         assert world.stages_run == [(0, 2, 0)]

@@ -204,9 +204,9 @@ async def test_a_caller_that_goes_away_frees_its_place_and_runs_no_further_stage
         asked = asyncio.create_task(world.classify.classify(command()))
         await asyncio.to_thread(gate.entered.wait)
         asked.cancel()
-        gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        gate.opened.set()
         await world.engine.drained()
 
         assert world.stages_run == [(0, 1, 0)]
