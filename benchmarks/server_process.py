@@ -21,7 +21,16 @@ class ServerProcess:
 
     url: str
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Of the process, to read or to signal."""
+        return self.process.pid
+
+    def returncode(self) -> int | None:
+        """Return the exit status; None while it runs."""
+        return self.process.returncode
 
     def cpu_seconds(self) -> float:
         """Return user and system time of the process so far, all threads together."""
@@ -54,7 +63,7 @@ def serving(
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process)
-        yield ServerProcess(url, port, process.pid)
+        yield ServerProcess(url, port, process)
     finally:
         process.terminate()
         process.wait()

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from model_store.catalog import Catalog
 from model_store.reader import Bundle
@@ -25,7 +26,7 @@ from service.engine.engine import Engine
 from service.engine.request import EngineLimits
 from service.engine.stage_costs import StageCosts
 from service.metrics import EngineMetrics, new_registry
-from service.models import Models, open_models, reference_of
+from service.models import MixedRuntimes, Models, open_models, reference_of
 from service.plan import PlanService
 from service.served import ServedModels
 from service.settings import Settings
@@ -42,7 +43,14 @@ def build_backend(bundles: Mapping[ModelKey, Bundle], settings: Settings) -> Sta
         BackendFailed: A graph does not fit its manifest, or the device is not there.
         MixedRuntimes: The bundles need different runtimes.
     """
-    return OnnxRuntimeBackend(bundles, device=settings.device, num_threads=settings.num_threads)
+    runtimes = {bundle.manifest.runtime for bundle in bundles.values()}
+    if len(runtimes) > 1:
+        raise MixedRuntimes(f"one process serves one runtime, the bundles need {sorted(runtimes)}")
+    build: Callable[..., StageBackend] = OnnxRuntimeBackend
+    if runtimes == {"torchscript"}:
+        # Imported where it is needed: a server of ONNX graphs is installed without torch.
+        build = import_module("service.backends.torchscript").TorchScriptBackend
+    return build(bundles, device=settings.device, num_threads=settings.num_threads)
 
 
 def create_app(settings: Settings, *, build: BackendBuilder = build_backend) -> Application:

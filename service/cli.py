@@ -15,7 +15,7 @@ from service.app import create_app
 from service.engine.clock import MonotonicClock
 from service.errors import ServiceError
 from service.log import configure_logging
-from service.models import NoDefaultModel
+from service.models import CannotServe
 from service.settings import Settings, name_unknown_variables, read_environment
 
 EXIT_FAILED: Final = 1
@@ -73,7 +73,7 @@ def serve(settings: Settings) -> int:
     """Build the application, listen, and return the exit status once told to leave."""
     try:
         app = create_app(settings)
-    except (BundleError, NoDefaultModel, ServiceError, OSError) as refused:
+    except (BundleError, CannotServe, ServiceError, OSError) as refused:
         logger.critical("cannot start: %s", refused)
         return EXIT_FAILED
     server = DrainingServer(app, settings, MonotonicClock())

@@ -51,6 +51,12 @@ class EngineMetrics:
         self._refused = Counter(
             "anytime_cohorts_refused", "Cohorts refused at admission.", ["error"], registry=registry
         )
+        self._warm_up_macs = Counter(
+            "anytime_warm_up_macs",
+            "MACs executed to profile a model before the server was ready.",
+            ["model"],
+            registry=registry,
+        )
         self._queue_depth = Gauge(
             "anytime_queue_depth",
             "Images waiting for a stage.",
@@ -151,6 +157,10 @@ class EngineMetrics:
     def wasted(self, macs: int, cause: WasteCause) -> None:
         """Count executed work that is in nobody's answer."""
         self._wasted_macs.labels(cause.value).inc(macs)
+
+    def warmed_up(self, model: ModelKey, macs: int) -> None:
+        """Count what profiling executed before the server was ready."""
+        self._warm_up_macs.labels(_model(model)).inc(macs)
 
     def padded(self, macs: int) -> None:
         """Count work on rows that fill a batch up to a size the runtime is prepared for."""

@@ -13,7 +13,15 @@ from service.engine.request import ServedModel
 from service.errors import ModelNotFound
 
 
-class NoDefaultModel(Exception):
+class CannotServe(Exception):
+    """What the roots hold cannot be served as the settings say."""
+
+
+class MixedRuntimes(CannotServe):
+    """The bundles are for different runtimes, and one process has one."""
+
+
+class NoDefaultModel(CannotServe):
     """The roots hold several models, or none, and the settings name no default."""
 
 

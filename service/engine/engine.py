@@ -102,7 +102,7 @@ class Engine:
             BackendFailed: A stage does not run.
         """
         for model in self._models.values():
-            self._warm_up.profile(model)
+            self._observer.warmed_up(model.key, self._warm_up.profile(model))
 
     def start(self) -> None:
         """Start the lane's thread, once."""

@@ -25,6 +25,10 @@ class Observer(Protocol):
     runs meanwhile.
     """
 
+    def warmed_up(self, model: ModelKey, macs: int) -> None:
+        """A model's stages were profiled; nobody is charged for that."""
+        ...
+
     def admitted(self, model: ModelKey, num_images: int) -> None:
         """A cohort was let in."""
         ...
@@ -64,6 +68,9 @@ class Observer(Protocol):
 
 class SilentObserver:
     """Listens to nothing, where nobody counts."""
+
+    def warmed_up(self, model: ModelKey, macs: int) -> None:
+        """Ignore it."""
 
     def admitted(self, model: ModelKey, num_images: int) -> None:
         """Ignore it."""

@@ -6,7 +6,15 @@ from typing import Final
 
 import numpy as np
 
-from service.backends.base import FeatureHandle, FeatureRows, StageBackend, StageKey, StageOutput
+from model_store.costs import ExitCosts
+from service.backends.base import (
+    FeatureHandle,
+    FeatureRows,
+    ModelKey,
+    StageBackend,
+    StageKey,
+    StageOutput,
+)
 from service.engine.clock import Clock
 from service.engine.request import ServedModel
 from service.engine.stage_costs import StageCosts
@@ -18,7 +26,7 @@ _SEED: Final = 0
 class WarmUp:
     """Runs stages on noise and writes down what they take.
 
-    Mutable only in what it is given; it drives the backend itself, so no lane may run meanwhile.
+    Mutable; it drives the backend itself, so no lane may run meanwhile.
 
     Args:
         backend: To profile.
@@ -30,13 +38,19 @@ class WarmUp:
         self._backend = backend
         self._stage_costs = stage_costs
         self._clock = clock
+        self._costs_by_model: dict[ModelKey, ExitCosts] = {}
+        self._macs = 0
 
-    def profile(self, model: ServedModel) -> None:
+    def profile(self, model: ServedModel) -> int:
         """Run every stage of a model at every batch size, with and without its classifier.
+
+        Returns:
+            MACs executed on the way.
 
         Raises:
             BackendFailed: A stage does not run.
         """
+        self._costs_by_model[model.key], self._macs = model.costs, 0
         noise = np.random.default_rng(_SEED)
         for batch_size in self._stage_costs.buckets:
             shape = (batch_size, *model.input_shape)
@@ -45,6 +59,7 @@ class WarmUp:
             features = self._backend.put(model.key, inputs)
             for stage_index in range(model.costs.num_exits):
                 features = self._profile_stage(StageKey(model.key, stage_index), features)
+        return self._macs
 
     def _profile_stage(self, stage: StageKey, features: FeatureHandle) -> FeatureHandle:
         parts = self._parts(features)
@@ -79,4 +94,8 @@ class WarmUp:
     def _run(
         self, stage: StageKey, parts: Sequence[FeatureRows], classify: Sequence[int]
     ) -> StageOutput:
+        costs = self._costs_by_model[stage.model]
+        num_rows = sum(len(part.rows) for part in parts)
+        self._macs += num_rows * costs.trunk_macs[stage.stage_index]
+        self._macs += len(classify) * costs.classifier_macs[stage.stage_index]
         return self._backend.submit(stage, parts, classify=classify).result()

@@ -40,6 +40,9 @@ class RecordingObserver:
         self.num_abandoned = 0
         self.wasted_macs: dict[WasteCause, int] = {}
 
+    def warmed_up(self, model, macs):
+        self.warm_up_macs = macs
+
     def admitted(self, model, num_images):
         self.num_admitted += num_images
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,18 +37,20 @@ def frames(*numbers: int) -> BatchUpload:
 
 
 def command(upload: BatchUpload, **given) -> BatchCommand:
-    defaults = {
-        "arrived_at": MonotonicClock().now(),
-        "received_s": 0.0,
-        "upload": upload,
-        "model": None,
-        "deadline_s": None,
-        "budget_macs": None,
-        "policy": PolicyName.GEOMETRIC,
-        "top_k": 1,
-        "detail": False,
-    }
-    return BatchCommand(**defaults | given)
+    return replace(
+        BatchCommand(
+            arrived_at=MonotonicClock().now(),
+            received_s=0.0,
+            upload=upload,
+            model=None,
+            deadline_s=None,
+            budget_macs=None,
+            policy=PolicyName.GEOMETRIC,
+            top_k=1,
+            detail=False,
+        ),
+        **given,
+    )
 
 
 async def test_without_a_budget_everybody_runs_straight_to_the_end(running):
@@ -136,12 +139,8 @@ async def test_no_image_at_all_and_none_that_decodes_are_told_apart(running):
 
 async def test_detail_runs_every_classifier_and_needs_the_dearer_price_to_be_unbound(running):
     async with running() as world:
-        done = await world.batch.classify(
-            command(frames(1, 2), budget_macs=2 * C3, detail=True)
-        )
-        bound = await world.batch.classify(
-            command(frames(1, 2), budget_macs=2 * D3, detail=True)
-        )
+        done = await world.batch.classify(command(frames(1, 2), budget_macs=2 * C3, detail=True))
+        bound = await world.batch.classify(command(frames(1, 2), budget_macs=2 * D3, detail=True))
 
     assert done.budget.spent_macs == 2 * C3
     assert done.budget.bound_by is BoundBy.NONE
@@ -232,5 +231,3 @@ async def test_the_parts_of_its_time_add_up(running):
     timing = done.timing
     parts = timing.receive_s + timing.decode_s + timing.queue_s + timing.compute_s
     assert parts == pytest.approx(timing.total_s)
-
-

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,20 +30,22 @@ def command(**given) -> ClassifyCommand:
     rgb[0, 0, 0] = 7
     sink = io.BytesIO()
     Image.fromarray(rgb).save(sink, "PNG")
-    defaults = {
-        "arrived_at": MonotonicClock().now(),
-        "received_s": 0.0,
-        "upload": Upload(UploadKind.ENCODED, sink.getvalue()),
-        "model": None,
-        "deadline_s": None,
-        "budget_macs": None,
-        "min_confidence": None,
-        "min_exit": 0,
-        "max_exit": None,
-        "top_k": 5,
-        "detail": False,
-    }
-    return ClassifyCommand(**defaults | given)
+    return replace(
+        ClassifyCommand(
+            arrived_at=MonotonicClock().now(),
+            received_s=0.0,
+            upload=Upload(UploadKind.ENCODED, sink.getvalue()),
+            model=None,
+            deadline_s=None,
+            budget_macs=None,
+            min_confidence=None,
+            min_exit=0,
+            max_exit=None,
+            top_k=5,
+            detail=False,
+        ),
+        **given,
+    )
 
 
 async def test_a_lone_request_runs_straight_to_the_last_exit_and_one_classifier(running):

@@ -39,14 +39,6 @@ for path in sys.stdin.read().splitlines():
 """
 
 
-@pytest.fixture(scope="session")
-def test_data() -> Path:
-    folder = os.environ.get("ANYTIME_TEST_DATA")
-    if folder is None:
-        pytest.skip("ANYTIME_TEST_DATA names no folder")
-    return Path(folder)
-
-
 @dataclass(frozen=True)
 class Decoded:
     outcome: list[int] | str  # the shape, or an error's name
@@ -68,8 +60,8 @@ def decode_each(paths: list[Path]) -> dict[Path, Decoded]:
     return {Path(path): Decoded(*columns) for path, *columns in rows}
 
 
-def test_every_odd_file_gives_pixels_or_an_error_in_bounded_time_and_memory(test_data: Path):
-    folder = test_data / "odd-images"
+def test_every_odd_file_gives_pixels_or_an_error_in_bounded_time_and_memory(image_folder: Path):
+    folder = image_folder / "odd-images"
     with (folder / "INDEX.tsv").open(encoding="utf-8", newline="") as index:
         rows = {folder / row["file"]: row for row in csv.DictReader(index, delimiter="\t")}
 
@@ -85,8 +77,8 @@ def test_every_odd_file_gives_pixels_or_an_error_in_bounded_time_and_memory(test
         assert is_decoded == is_image, f"{path}: {decoded.outcome}, Pillow: {pillow}"
 
 
-def test_every_photograph_is_decoded(test_data: Path):
-    photographs = sorted((test_data / "imagenet-sample").glob("*.[Jj][Pp]*"))
+def test_every_photograph_is_decoded(image_folder: Path):
+    photographs = sorted((image_folder / "imagenet-sample").glob("*.[Jj][Pp]*"))
 
     outcomes = decode_each(photographs)
 
