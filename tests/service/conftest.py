@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,13 +34,20 @@ SIZE = 8
 NUM_CLASSES = 4
 
 
-def _scripted_bundle(root: Path, *, name: str = "scripted", version: int = 1) -> Path:
+def _scripted_bundle(
+    root: Path,
+    *,
+    name: str = "scripted",
+    version: int = 1,
+    runtime: Literal["onnx", "torchscript"] = "onnx",
+) -> Path:
     """Write a bundle whose graphs are never opened."""
+    suffix = "onnx" if runtime == "onnx" else "pt"
     stages = tuple(
         Stage(
-            trunk=Graph(file=f"graphs/trunk-{k}.onnx", macs=trunk),
+            trunk=Graph(file=f"graphs/trunk-{k}.{suffix}", macs=trunk),
             outputs=(TensorSpec(name=f"features_{k}", shape=(2, 4, 4)),),
-            classifier=Graph(file=f"graphs/classifier-{k}.onnx", macs=classifier),
+            classifier=Graph(file=f"graphs/classifier-{k}.{suffix}", macs=classifier),
             classifier_inputs=(f"features_{k}",),
         )
         for k, (trunk, classifier) in enumerate(zip(TRUNKS, CLASSIFIERS, strict=True))
@@ -48,8 +56,8 @@ def _scripted_bundle(root: Path, *, name: str = "scripted", version: int = 1) ->
         format_version=FORMAT_VERSION,
         name=name,
         version=version,
-        runtime="onnx",
-        executable=False,
+        runtime=runtime,
+        executable=runtime == "torchscript",
         labels=("cat", "dog", "frog", "ship"),
         input=ImageInput(
             height=SIZE, width=SIZE, channels=3, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
@@ -116,7 +124,7 @@ def scripted_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_scripted_bundle() -> Callable[..., Path]:
-    """Writes a bundle of dummy graphs into a root: `name`, `version`."""
+    """Writes a bundle of dummy graphs into a root: `name`, `version`, `runtime`."""
     return _scripted_bundle
 
 
