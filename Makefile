@@ -7,7 +7,7 @@ DEVELOPING := .venv
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve develop test lint format check-contract train evaluate benchmark clean
+.PHONY: help serve develop test lint format train evaluate benchmark clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ train: $(DEVELOPING)/installed  ## Train RECIPE into RUN on DATA, or go on where
 
 evaluate: $(DEVELOPING)/installed  ## Print the tables of a trained RUN on DATA.
 	$(DEVELOPING)/bin/python -m training evaluate --run $(RUN) --data $(DATA)
+
+benchmark: $(DEVELOPING)/installed  ## Run all benchmarks; DATA adds the accuracy of CIFAR-10 over HTTP.
+	$(DEVELOPING)/bin/python -m benchmarks $(if $(wildcard $(DATA)/cifar-10-batches-py),--data $(DATA))
 
 clean:  ## Remove environments and caches.
 	rm -rf $(SERVING) $(DEVELOPING) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -57,7 +57,7 @@ class BatchService:
     ) -> BatchJob:
         """Solve eq. (3) for the smaller of the budget and what the deadline allows."""
         num_images = len(decoded.pixels)
-        full_macs = num_images * model.bundle.costs.cumulative_macs[-1]
+        full_macs = num_images * model.served.costs.cumulative_macs[-1]
         budget_macs, bound_by = command.budget_macs, None
         if command.deadline_s is not None:
             executable_macs = self._executable_macs(command, model, num_images)
@@ -65,7 +65,7 @@ class BatchService:
                 budget_macs, bound_by = executable_macs, BoundBy.DEADLINE
         try:
             batch = BatchBudget(
-                model.bundle.costs,
+                model.served.costs,
                 model.holdout,
                 num_images=num_images,
                 budget_macs=budget_macs,
@@ -84,13 +84,13 @@ class BatchService:
         due_s = due_at - self.clock.now()
         margin_s = self.engine.limits.margin_s(due_s)
         macs = affordable_macs(
-            model.bundle.costs,
+            model.served.costs,
             self.engine.times(model.key),
             num_images=num_images,
             available_s=due_s - margin_s - self.engine.backlog_s(),
         )
         # Where not even exit 0 fits, admission says which refusal it is: never, or not now.
-        return num_images * model.bundle.costs.cumulative_macs[0] if macs is None else macs
+        return num_images * model.served.costs.cumulative_macs[0] if macs is None else macs
 
     def _reserve(self, job: BatchJob) -> Reservation:
         """Admit all windows at once: a batch that has begun is not refused halfway."""

@@ -42,7 +42,7 @@ def report_batch(job: BatchJob, outcomes: Sequence[ImageOutcome]) -> BatchDone:
         model=job.model.key,
         labels=job.model.bundle.manifest.labels,
         temperatures=job.model.served.temperatures,
-        costs=job.model.bundle.costs,
+        costs=job.model.served.costs,
         budget=_budget_report(job, outcomes),
         deadline=deadline_report(job.command.deadline_s, timing.total_s),
         skipped=job.command.upload.skipped,
@@ -87,5 +87,5 @@ def _budget_report(job: BatchJob, outcomes: Sequence[ImageOutcome]) -> BudgetRep
         thresholds=expected.thresholds,
         windows=expected.windows,
         spent_macs=sum(outcome.spent_macs for outcome in outcomes),
-        exit_counts=tuple(counts[k] for k in range(job.model.bundle.costs.num_exits)),
+        exit_counts=tuple(counts[k] for k in range(job.model.served.costs.num_exits)),
     )

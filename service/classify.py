@@ -60,14 +60,14 @@ class ClassifyService:
         due_s = 0.0 if limits.deadline_at is None else limits.deadline_at - self.clock.now()
         return LoneRequestPolicy(
             limits,
-            model.bundle.costs,
+            model.served.costs,
             self.engine.times(model.key),
             margin_s=self.engine.limits.margin_s(due_s),
         )
 
     def _refuse_hopeless(self, command: ClassifyCommand, model: Model, limits: ExitLimits) -> None:
         """Refuse what no server could do, before the image is decoded."""
-        costs = model.bundle.costs
+        costs = model.served.costs
         if affordable_exit(limits, costs) is None:
             prices = costs.cumulative_macs if limits.looks_on_the_way else costs.direct_macs
             raise BudgetTooSmall(minimum_macs=prices[limits.min_exit])
@@ -79,7 +79,7 @@ class ClassifyService:
 
 
 def _limits(command: ClassifyCommand, model: Model) -> ExitLimits:
-    last_exit = model.bundle.costs.num_exits - 1
+    last_exit = model.served.costs.num_exits - 1
     if command.min_exit > last_exit:
         raise InvalidParameter(
             f"min_exit is {command.min_exit}, the last exit is {last_exit}", parameter="min_exit"
@@ -108,7 +108,7 @@ def _classified(
         labels=model.bundle.manifest.labels,
         answer=outcome.answer,
         temperatures=model.served.temperatures,
-        costs=model.bundle.costs,
+        costs=model.served.costs,
         spent_macs=outcome.spent_macs,
         deadline=deadline_report(command.deadline_s, timing.total_s),
         timing=timing,

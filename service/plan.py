@@ -24,7 +24,7 @@ class PlanService:
             BudgetTooSmall: The budget does not pay the first exit of every image.
         """
         model = self.models.find(command.model)
-        costs = model.bundle.costs
+        costs = model.served.costs
         try:
             plan = plan_budget(costs, command.images, command.budget_macs)
         except BudgetInfeasible as refused:

@@ -42,7 +42,7 @@ class ServedModels:
             channels=image.channels,
             backend=self._backend_name,
             device=self._device,
-            exits=tuple(self._exit(model, k) for k in range(model.bundle.costs.num_exits)),
+            exits=tuple(self._exit(model, k) for k in range(model.served.costs.num_exits)),
         )
 
     def _versions_of(self, name: str) -> ModelVersions:
@@ -50,7 +50,7 @@ class ServedModels:
         return ModelVersions(name=name, versions=versions, default_version=default)
 
     def _exit(self, model: Model, exit_index: int) -> ExitInfo:
-        costs = model.bundle.costs
+        costs = model.served.costs
         return ExitInfo(
             index=exit_index,
             cumulative_macs=costs.cumulative_macs[exit_index],
