@@ -209,7 +209,7 @@ class Engine:
             policy=policy,
             arrived_at=now if arrived_at is None else arrived_at,
             due_at=due_at,
-            answer_by=deadline_at and deadline_at - self.limits.margin_s(deadline_at - now),
+            answer_by=self.limits.answer_by(deadline_at, now),
             mandatory_exit=mandatory_exit,
         )
         cohort = InFlightCohort(

@@ -114,6 +114,10 @@ class EngineLimits:
         """
         return min(self.deadline_margin_s, max(0.0, remaining_s) * _MAX_MARGIN_SHARE)
 
+    def answer_by(self, deadline_at: float | None, now: float) -> float | None:
+        """Return when a request must have its answer; None where it has no deadline."""
+        return None if deadline_at is None else deadline_at - self.margin_s(deadline_at - now)
+
     def least_deadline_s(self, work_s: float) -> float:
         """Return the shortest deadline that leaves enough for the work after its margin."""
         return work_s + min(
