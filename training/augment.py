@@ -11,7 +11,7 @@ class CropAndFlip:
     An image is mirrored in every second epoch, starting with a random half of the images: in two
     epochs the network sees both of each, where independent draws would show a quarter of the images
     twice the same way round. Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single
-    GPU", arXiv 2404.00498, §3.6, "Alternating flip".
+    GPU", arXiv 2404.00498, there called alternating flip.
     """
 
     def __init__(self, *, num_images: int, image_size: int, padding: int, seed: int) -> None:

@@ -1,9 +1,9 @@
 """Batch norm's statistics for averaged weights, measured rather than averaged.
 
 The statistics that a moving average of the network inherits are averages of other networks' and
-belong to none: with Muon's large steps a third of the right answers was lost to them in the middle
-of a run. Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
-Generalization", arXiv 1803.05407, §3.2, "Batch normalization".
+belong to none; while steps are large, right answers are lost to that. Source: Izmailov et al. 2018,
+"Averaging Weights Leads to Wider Optima and Better Generalization", arXiv 1803.05407, which runs
+one more pass for them.
 """
 
 from collections.abc import Iterator

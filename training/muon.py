@@ -1,7 +1,6 @@
 """Muon: momentum whose every step is made orthogonal, kernel by kernel.
 
-Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; measured here
-against SGD before it was chosen (README, "Training").
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 """
 
 from collections import defaultdict

@@ -2,8 +2,8 @@
 
 An exit reads the coarsest scale of its layer; that reads the two coarsest scales one layer earlier,
 and so on: at an exit on layer l, scale S-1-j needs to have reached only layer l-j. Stage k computes
-what exit k needs and no earlier exit did. The paper calls it lazy evaluation (arXiv 1703.09844,
-§3, "Lazy evaluation") and counts costs that way; the released code computes every scale.
+what exit k needs and no earlier exit did. The paper (arXiv 1703.09844)
+calls it lazy evaluation and counts costs that way; the released code computes every scale.
 """
 
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ class Stage(nn.Module):
 class MSDNet(nn.Module):
     """A multi-scale DenseNet with a classifier at the end of every stage.
 
-    Source: arXiv 1703.09844, §3. Initialised by He et al.'s fan-out rule, as the authors' original
+    Source: arXiv 1703.09844. Initialised by He et al.'s fan-out rule, as the authors' original
     Lua code does (their PyTorch port's loop reaches no module).
     """
 

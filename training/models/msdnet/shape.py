@@ -4,7 +4,7 @@ Nothing here builds a module; `network` does, and `cost` counts, from the same n
 counted from 1, as in the paper, with 0 for the seed column; scales from 0, the finest.
 
 Source: Huang et al., "Multi-Scale Dense Networks for Resource Efficient Image Classification",
-arXiv 1703.09844, §3 and appendix A, with the details the paper leaves open (bottleneck widths,
+arXiv 1703.09844, with the details the paper leaves open (bottleneck widths,
 where a transition sits, how growth splits between branches) as in the authors' released code.
 """
 
