@@ -28,7 +28,7 @@ from model_store.reader import Bundle, open_bundle
 from service.backends.base import FeatureRows, StageKey
 from service.backends.devices import CPU
 from service.backends.onnx_features import Session
-from service.backends.onnx_graph import SessionFactory
+from service.backends.onnx_graph import IdleThreads, SessionFactory
 from service.backends.onnx_runtime import OnnxRuntimeBackend
 
 _BAR: Final = 1.2  # (a) at most
@@ -40,7 +40,7 @@ _MILLISECONDS: Final = 1e3
 
 Array = NDArray[np.float32]
 Layout = Callable[[Array], Array]
-"""Pixels to logits of every exit, ``(K, B, classes)``, or of the last alone, ``(1, B, classes)``."""
+"""Pixels to logits ``(K, B, classes)`` of every exit, or ``(1, B, classes)`` of the last alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,13 @@ class Setting:
     """What is varied: everything else is the same for all layouts."""
 
     num_threads: int
+    idle_threads: IdleThreads
     batch_size: int
+
+    @property
+    def sessions(self) -> SessionFactory:
+        """Opens graphs as the backend does."""
+        return SessionFactory(CPU, self.num_threads, self.idle_threads)
 
 
 class Bench:
@@ -73,7 +79,7 @@ class Bench:
 
     def classifiers(self, setting: Setting) -> None:
         """Print (b), what classifiers apart cost, and what they save where not all are wanted."""
-        sessions = SessionFactory(CPU, setting.num_threads)
+        sessions = setting.sessions
         trunks = [sessions.open(self._bundle.file(s.trunk.file)) for s in self._stages]
         heads = [sessions.open(self._bundle.file(s.classifier.file)) for s in self._stages]
         full = [
@@ -94,12 +100,15 @@ class Bench:
     def _joined(self, name: str, model: onnx.ModelProto, setting: Setting) -> Session:
         path = self._scratch / f"{name}.onnx"
         onnx.save(model, path)
-        return SessionFactory(CPU, setting.num_threads).open(path)
+        return setting.sessions.open(path)
 
     def _served(self, setting: Setting) -> Layout:
         key = key_of(self._bundle)
         backend = OnnxRuntimeBackend(
-            {key: self._bundle}, device="cpu", num_threads=setting.num_threads
+            {key: self._bundle},
+            device="cpu",
+            num_threads=setting.num_threads,
+            idle_threads=setting.idle_threads,
         )
 
         def run(inputs: Array) -> Array:
@@ -139,18 +148,18 @@ def main() -> int:
     """Print the ratios; fail if stages in sequence cost more than the bar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, help="of ONNX graphs (default: random weights)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--idle", type=IdleThreads, default=IdleThreads.SLEEP, help="sleep or spin")
     options = parser.parse_args()
     ratios = []
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
         bench = Bench(open_bundle(options.bundle or random_bundle(scratch)), scratch)
-        for num_threads in options.threads:
-            for batch_size in _TURNS_BY_BATCH_SIZE:
-                setting = Setting(num_threads, batch_size)
-                _say(f"{num_threads} threads, batch {batch_size}")
-                ratios.append(bench.cut(setting))
-                bench.classifiers(setting)
+        for batch_size in _TURNS_BY_BATCH_SIZE:
+            setting = Setting(options.threads, options.idle, batch_size)
+            _say(f"{options.threads} threads that {options.idle.value}, batch {batch_size}")
+            ratios.append(bench.cut(setting))
+            bench.classifiers(setting)
     return 0 if max(ratios) <= _BAR else 1
 
 

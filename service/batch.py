@@ -16,6 +16,7 @@ from service.engine.gate import Reservation
 from service.engine.request import ImageOutcome, Terms
 from service.engine.window_policy import WindowCohortPolicy
 from service.errors import BadRequest, BudgetTooSmall, DeadlineInfeasible, ImageUndecodable
+from service.lateness import refuse_late
 from service.models import Model, Models
 from service.plan import bound_by_budget
 from service.stopwatch import Stopwatch
@@ -40,11 +41,13 @@ class BatchService:
             InferenceFailed: It was admitted, and none of its images has an answer.
         """
         model = self.models.find(command.model)
-        watch = Stopwatch(self.clock, command.arrived_at, command.received_s)
+        watch = Stopwatch(self.clock, command.arrived_at, command.received_s, command.held_up_s)
         with watch.decoding():
             image = model.bundle.manifest.input
             size = ImageSize(height=image.height, width=image.width)
-            decoded = await self.decoder.decode_batch(command.upload, size=size)
+            decoded = await self.decoder.decode_batch(
+                command.upload, size=size, worked=watch.decoder_worked
+            )
         _refuse_without_images(decoded)
         job = self._plan(command, model, decoded, watch)
         with self._reserve(job) as reservation:
@@ -61,7 +64,9 @@ class BatchService:
         budget_macs, bound_by = command.budget_macs, None
         if command.deadline_s is not None:
             executable_macs = self._executable_macs(command, model, num_images)
-            if executable_macs < min(full_macs, budget_macs or full_macs):
+            if executable_macs < (
+                full_macs if budget_macs is None else min(full_macs, budget_macs)
+            ):
                 budget_macs, bound_by = executable_macs, BoundBy.DEADLINE
         try:
             batch = BatchBudget(
@@ -98,27 +103,36 @@ class BatchService:
             return self.engine.reserve(self._terms(job))
         except DeadlineInfeasible as refused:
             # The engine knows what is left to do; the clock has run since the request arrived.
-            minimum_s = job.watch.before_queueing_s + refused.minimum_s
-            raise DeadlineInfeasible(minimum_s=minimum_s) from refused
+            raise refuse_late(
+                job.watch,
+                deadline_s=job.command.deadline_s or 0.0,
+                work_s=refused.minimum_s,
+                engine=self.engine,
+                decoder=self.decoder,
+            ) from refused
 
     async def _run_windows(self, job: BatchJob, reservation: Reservation) -> list[ImageOutcome]:
         outcomes: dict[int, ImageOutcome] = {}
         while window := job.batch.open_window():
-            share = len(window.images) / (job.num_images - len(outcomes))
-            done = await self._run_window(job, window, reservation, share_of_time=share)
+            num_after = job.num_images - len(outcomes) - len(window.images)
+            done = await self._run_window(job, window, reservation, num_after=num_after)
             outcomes.update(zip(window.images, done, strict=True))
         return [outcomes[i] for i in range(job.num_images)]
 
     async def _run_window(
-        self, job: BatchJob, window: BatchWindow, reservation: Reservation, *, share_of_time: float
+        self, job: BatchJob, window: BatchWindow, reservation: Reservation, *, num_after: int
     ) -> tuple[ImageOutcome, ...]:
         terms, key = self._terms(job), job.model.key
-        deadline_at, due_s = terms.deadline_at, 0.0
+        times = self.engine.times(key)
+        deadline_at, share_ends_at, due_s = terms.deadline_at, terms.deadline_at, 0.0
         if deadline_at is not None:
-            # Each window gets its share of the time that is left, as it does of the budget.
-            now = self.clock.now()
-            due_s = (deadline_at - now) * share_of_time
-            deadline_at = now + due_s
+            # Each window gets its share of the time that is left, as it does of the budget. One
+            # that overruns it is cut short only where later windows need the time to be answered.
+            now, num_images = self.clock.now(), len(window.images)
+            due_s = (deadline_at - now) * num_images / (num_images + num_after)
+            share_ends_at = now + due_s
+            rest_s = times.straight_s(0, 0, num_after) if num_after else 0.0
+            deadline_at = max(share_ends_at, deadline_at - rest_s)
         image = job.model.bundle.manifest.input
         pixels = job.decoded.pixels[list(window.images)]
         return await self.engine.run(
@@ -126,8 +140,8 @@ class BatchService:
             normalise(pixels, mean=image.mean, std=image.std),
             WindowCohortPolicy(
                 window.policy,
-                self.engine.times(key),
-                deadline_at=deadline_at,
+                times,
+                deadline_at=share_ends_at,
                 margin_s=self.engine.limits.margin_s(due_s),
             ),
             due_at=terms.due_at,

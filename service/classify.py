@@ -9,7 +9,8 @@ from service.engine.clock import Clock
 from service.engine.engine import Engine
 from service.engine.exit_policy import LoneRequestPolicy, affordable_exit
 from service.engine.request import ExitLimits, ImageOutcome
-from service.errors import BudgetTooSmall, DeadlineInfeasible, InvalidParameter
+from service.errors import BudgetTooSmall, DeadlineInfeasible, InvalidParameter, Overloaded
+from service.lateness import refuse_late
 from service.models import Model, Models
 from service.stopwatch import Stopwatch, deadline_report
 
@@ -33,12 +34,14 @@ class ClassifyService:
         """
         model = self.models.find(command.model)
         limits = _limits(command, model)
-        watch = Stopwatch(self.clock, command.arrived_at, command.received_s)
-        self._refuse_hopeless(command, model, limits)
+        watch = Stopwatch(self.clock, command.arrived_at, command.received_s, command.held_up_s)
+        self._refuse_hopeless(command, model, limits, watch)
         with watch.decoding():
             image = model.bundle.manifest.input
             size = ImageSize(height=image.height, width=image.width)
-            pixels = await self.decoder.decode(command.upload, size=size)
+            pixels = await self.decoder.decode(
+                command.upload, size=size, worked=watch.decoder_worked
+            )
             inputs = normalise(pixels[None], mean=image.mean, std=image.std)
         try:
             outcomes = await self.engine.run(
@@ -52,8 +55,7 @@ class ClassifyService:
             )
         except DeadlineInfeasible as refused:
             # The engine knows what is left to do; the clock has run since the request arrived.
-            minimum_s = watch.before_queueing_s + refused.minimum_s
-            raise DeadlineInfeasible(minimum_s=minimum_s) from refused
+            raise self._late(command, watch, refused.minimum_s) from refused
         return _classified(command, model, outcomes[0], watch)
 
     def _policy(self, limits: ExitLimits, model: Model) -> LoneRequestPolicy:
@@ -65,7 +67,9 @@ class ClassifyService:
             margin_s=self.engine.limits.margin_s(due_s),
         )
 
-    def _refuse_hopeless(self, command: ClassifyCommand, model: Model, limits: ExitLimits) -> None:
+    def _refuse_hopeless(
+        self, command: ClassifyCommand, model: Model, limits: ExitLimits, watch: Stopwatch
+    ) -> None:
         """Refuse what no server could do, before the image is decoded."""
         costs = model.served.costs
         if affordable_exit(limits, costs) is None:
@@ -75,7 +79,18 @@ class ClassifyService:
             return
         needed_s = self.engine.expected_exit_s(model.key, limits.min_exit, 1)
         if command.received_s + needed_s > command.deadline_s:
-            raise DeadlineInfeasible(minimum_s=command.received_s + needed_s)
+            raise self._late(command, watch, needed_s)
+
+    def _late(
+        self, command: ClassifyCommand, watch: Stopwatch, work_s: float
+    ) -> DeadlineInfeasible | Overloaded:
+        return refuse_late(
+            watch,
+            deadline_s=command.deadline_s or 0.0,
+            work_s=work_s,
+            engine=self.engine,
+            decoder=self.decoder,
+        )
 
 
 def _limits(command: ClassifyCommand, model: Model) -> ExitLimits:

@@ -32,6 +32,7 @@ class ClassifyCommand:
     max_exit: int | None  # None: the last
     top_k: int  # not yet clamped to the number of classes
     detail: bool  # every exit passed is reported, so every classifier on the way runs
+    held_up_s: float = 0.0  # of `received_s`, before the application was called
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class BatchCommand:
     policy: PolicyName
     top_k: int
     detail: bool
+    held_up_s: float = 0.0  # of `received_s`, before the application was called
 
 
 @dataclass(frozen=True, slots=True)

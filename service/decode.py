@@ -34,6 +34,7 @@ __all__ = ["DecodedBatch", "Decoder", "ImageSize", "PartOutcome", "Pixels"]
 
 Pixels = NDArray[np.uint8]
 PartOutcome = int | RequestRejected
+Worked = Callable[[float], None]  # told the processor's seconds, in whichever thread worked
 T = TypeVar("T")
 
 
@@ -84,8 +85,15 @@ class Decoder:
         """Return when the present backlog will have been decoded, by what images took so far."""
         return self._pool.retry_after_s()
 
-    async def decode(self, upload: Upload, *, size: ImageSize) -> Pixels:
+    async def decode(
+        self, upload: Upload, *, size: ImageSize, worked: Worked | None = None
+    ) -> Pixels:
         """Return the pixels of one image, shape ``(H, W, 3)``, not to be written to.
+
+        Args:
+            upload: As it was sent.
+            size: What the network reads.
+            worked: Told what this took apart from waiting.
 
         Raises:
             ImageUndecodable: The bytes are no image of a format that is read, or a broken one.
@@ -96,16 +104,25 @@ class Decoder:
         """
         data, max_pixels = upload.data, self._limits.max_pixels
         if upload.kind is UploadKind.ARRAY:
-            return await self._decode_frame(view_frame(data), size)
+            return await self._decode_frame(view_frame(data), size, worked)
         if not opens_at_once(data):
-            return await self._in_pool(lambda: decode_image(data, size=size, max_pixels=max_pixels))
-        image = open_image(data, max_pixels=max_pixels)
+            return await self._in_pool(
+                lambda: decode_image(data, size=size, max_pixels=max_pixels), worked
+            )
+        image = _metered(lambda: open_image(data, max_pixels=max_pixels), worked)
         if loads_at_once(image.width, image.height):
-            return load_pixels(image, size=size)
-        return await self._in_pool(lambda: load_pixels(image, size=size))
+            return _metered(lambda: load_pixels(image, size=size), worked)
+        return await self._in_pool(lambda: load_pixels(image, size=size), worked)
 
-    async def decode_batch(self, batch: BatchUpload, *, size: ImageSize) -> DecodedBatch:
+    async def decode_batch(
+        self, batch: BatchUpload, *, size: ImageSize, worked: Worked | None = None
+    ) -> DecodedBatch:
         """Return the pixels of all images of a batch that can be decoded.
+
+        Args:
+            batch: As it was sent.
+            size: What the network reads.
+            worked: Told what each image took apart from waiting.
 
         Raises:
             BadRequest: An array is not whole, or of another type or shape.
@@ -114,45 +131,53 @@ class Decoder:
             ShuttingDown: The decoder is closed.
         """
         if batch.array is not None:
-            return await self._decode_frames(view_frames(batch.array), size)
+            return await self._decode_frames(view_frames(batch.array), size, worked)
         parts, limits = batch.parts, self._limits
         self._limit_images(len(parts))
 
         def picture_at(index: int) -> Pixels:
             return decode_image(parts[index].read(limits), size=size, max_pixels=limits.max_pixels)
 
-        return await self._fill(len(parts), picture_at, size)
+        return await self._fill(len(parts), picture_at, size, worked)
 
     def close(self) -> None:
         """Take nothing more; the threads end by themselves."""
         self._pool.close()
 
-    async def _decode_frame(self, frame: Pixels, size: ImageSize) -> Pixels:
+    async def _decode_frame(self, frame: Pixels, size: ImageSize, worked: Worked | None) -> Pixels:
         height, width = frame.shape[:2]
         limit_pixels(height * width, self._limits.max_pixels)
         if (height, width) == (size.height, size.width):
             return frame
         if loads_at_once(width, height):
-            return _fit_frame(frame, size)
-        return await self._in_pool(lambda: _fit_frame(frame, size))
+            return _metered(lambda: _fit_frame(frame, size), worked)
+        return await self._in_pool(lambda: _fit_frame(frame, size), worked)
 
-    async def _decode_frames(self, frames: Pixels, size: ImageSize) -> DecodedBatch:
+    async def _decode_frames(
+        self, frames: Pixels, size: ImageSize, worked: Worked | None
+    ) -> DecodedBatch:
         count, height, width = frames.shape[:3]
         self._limit_images(count)
         limit_pixels(height * width, self._limits.max_pixels)
         if (height, width) == (size.height, size.width):
             return DecodedBatch(frames, tuple(range(count)))
-        return await self._fill(count, lambda index: _fit_frame(frames[index], size), size)
+        return await self._fill(count, lambda index: _fit_frame(frames[index], size), size, worked)
 
     async def _fill(
-        self, count: int, picture_at: Callable[[int], Pixels], size: ImageSize
+        self,
+        count: int,
+        picture_at: Callable[[int], Pixels],
+        size: ImageSize,
+        worked: Worked | None,
     ) -> DecodedBatch:
         rows = _Rows(np.empty((count, size.height, size.width, 3), np.uint8))
-        outcomes = await self._pool.run(count, lambda index: rows.add(picture_at(index)))
+        outcomes = await self._pool.run(
+            count, lambda index: rows.add(_metered(lambda: picture_at(index), worked))
+        )
         return DecodedBatch(rows.pixels[: rows.filled], outcomes)
 
-    async def _in_pool(self, work: Callable[[], T]) -> T:
-        (outcome,) = await self._pool.run(1, lambda _: work())
+    async def _in_pool(self, work: Callable[[], T], worked: Worked | None) -> T:
+        (outcome,) = await self._pool.run(1, lambda _: _metered(work, worked))
         if isinstance(outcome, RequestRejected):
             raise outcome
         return outcome
@@ -161,6 +186,16 @@ class Decoder:
         limit = self._limits.max_images
         if count > limit:
             raise PayloadTooLarge("the batch", limit=limit, unit="images", actual=count)
+
+
+def _metered(work: Callable[[], T], worked: Worked | None) -> T:
+    """Do some work, and tell what it took of a processor, however it ends."""
+    began_s = time.thread_time()  # of this thread alone: it says the same on a busy machine
+    try:
+        return work()
+    finally:
+        if worked is not None:
+            worked(time.thread_time() - began_s)
 
 
 def _fit_frame(frame: Pixels, size: ImageSize) -> Pixels:

@@ -14,13 +14,18 @@ class Stopwatch:
         clock: The one that `arrived_at` was read from.
         arrived_at: When the request came, which may be before this process noticed.
         received_s: From then until its whole body was there.
+        held_up_s: How much of that it waited for this server to take it up.
     """
 
-    def __init__(self, clock: Clock, arrived_at: float, received_s: float) -> None:
+    def __init__(
+        self, clock: Clock, arrived_at: float, received_s: float, held_up_s: float = 0.0
+    ) -> None:
+        self.held_up_s = held_up_s
         self._clock = clock
         self._arrived_at = arrived_at
         self._received_s = received_s
         self._decoded_s = 0.0
+        self._decoder_s = 0.0
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -28,6 +33,15 @@ class Stopwatch:
         began_at = self._clock.now()
         yield
         self._decoded_s += self._clock.now() - began_at
+
+    def decoder_worked(self, seconds: float) -> None:
+        """Count what decoding took of a processor; threads of the decoder call it in turns."""
+        self._decoder_s += seconds
+
+    @property
+    def own_s(self) -> float:
+        """Seconds that receiving and decoding would have taken with nobody else there."""
+        return max(0.0, self._received_s - self.held_up_s) + self._decoder_s
 
     @property
     def before_queueing_s(self) -> float:

@@ -54,10 +54,11 @@ class BatchEndpoint:
         return batch_response(done, AnswerForm(top_k=query.top_k, detail=command.detail))
 
     def _command(self, request: Request, query: BatchQuery, upload: BatchUpload) -> BatchCommand:
-        arrived_at = context_of(request.scope).arrived_at
+        context = context_of(request.scope)
         return BatchCommand(
-            arrived_at=arrived_at,
-            received_s=self._reception.clock.now() - arrived_at,
+            arrived_at=context.arrived_at,
+            received_s=self._reception.clock.now() - context.arrived_at,
+            held_up_s=context.held_up_s,
             upload=upload,
             model=query.model,
             deadline_s=None if query.deadline_ms is None else query.deadline_ms / 1000,

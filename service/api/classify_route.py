@@ -49,10 +49,11 @@ class ClassifyEndpoint:
         return Response(classify_json(done, form), media_type="application/json")
 
     def _command(self, request: Request, query: ClassifyQuery, upload: Upload) -> ClassifyCommand:
-        arrived_at = context_of(request.scope).arrived_at
+        context = context_of(request.scope)
         return ClassifyCommand(
-            arrived_at=arrived_at,
-            received_s=self._reception.clock.now() - arrived_at,
+            arrived_at=context.arrived_at,
+            received_s=self._reception.clock.now() - context.arrived_at,
+            held_up_s=context.held_up_s,
             upload=upload,
             model=query.model,
             deadline_s=None if query.deadline_ms is None else query.deadline_ms / 1000,

@@ -18,6 +18,7 @@ class RequestContext:
 
     arrived_at: float  # monotonic
     request_id: str
+    held_up_s: float = 0.0  # from then until the application was called
     outcome: str = "ok"  # else a problem's slug, or "hung-up"
     status: int | None = None  # None until a response was begun
 

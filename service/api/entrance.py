@@ -65,9 +65,12 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        called_at = self._clock.now()
+        arrived_at = self._arrivals.arrived_at(headers.get(b"x-request-start"))
         context = RequestContext(
-            arrived_at=self._arrivals.arrived_at(headers.get(b"x-request-start")),
+            arrived_at=arrived_at,
             request_id=_request_id(headers.get(b"x-request-id")),
+            held_up_s=max(0.0, called_at - arrived_at),
         )
         attach_context(scope, context)
         _enter_version(scope)

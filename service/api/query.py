@@ -69,7 +69,9 @@ def parse_query(items: Iterable[tuple[str, str]], model: type[QueryT]) -> QueryT
 def unknown_parameter(name: str, known: Sequence[str]) -> InvalidParameter:
     """Return the error for a name that is not known, with the known one most like it."""
     shown = shorten(name)
-    nearest = next(iter(difflib.get_close_matches(shown, known, n=1, cutoff=0.0)), None)
+    # All names here are lower case: DEADLINE_MS has no letter in common with deadline_ms.
+    alike = difflib.get_close_matches(shown.lower(), known, n=1, cutoff=0.0)
+    nearest = next(iter(alike), None)
     hint = "none is known here" if nearest is None else f"the nearest known one is {nearest!r}"
     return InvalidParameter(
         f"there is no parameter {shown!r}; {hint}", parameter=shown, nearest=nearest

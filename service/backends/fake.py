@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from service.backends.base import (
     StageOutput,
     Ticket,
 )
-from service.backends.requests import check_inputs, check_rows, check_stage, model_of
-from service.backends.tickets import run_inline
+from service.backends.requests import check_inputs, check_stage, model_of, select_rows
+from service.backends.selection import select
+from service.backends.tickets import Done, Failed
 from service.errors import BackendFailed
 
 _CALLS_KEPT = 10_000
@@ -181,7 +183,10 @@ class FakeBackend:
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Look the answers up; see `StageBackend.submit`."""
-        return run_inline(lambda: self._run(stage, parts, classify))
+        try:
+            return Done(self._run(stage, parts, classify))
+        except BackendFailed as error:
+            return Failed(error)
 
     def close(self) -> None:
         """Forget every script, as a runtime would its models."""
@@ -193,14 +198,19 @@ class FakeBackend:
     ) -> StageOutput:
         script = model_of(self._models, stage.model)
         check_stage(stage, num_stages=script.num_stages)
-        check_rows(parts, classify)
+        selections = select_rows(parts)
         if len(parts) > 1 and not self.can_join:
             raise BackendFailed(f"{len(parts)} parts, and this backend cannot join")
-        images = tuple(n for part in parts for n in _numbers(part, stage))
-        call = self._record(stage, images, tuple(classify), num_parts=len(parts))
+        numbers = [
+            [_images_of(part, stage)[row] for row in selection.rows]
+            for part, selection in zip(parts, selections, strict=True)
+        ]
+        images = tuple(chain.from_iterable(numbers))
+        classified = select(classify, of=len(images)).rows
+        call = self._record(stage, images, classified, num_parts=len(parts))
         for hook in self._hooks:
             hook(call)
-        logits = [script.logits(images[row], stage.stage_index) for row in classify]
+        logits = [script.logits(images[row], stage.stage_index) for row in classified]
         empty = np.empty((0, script.num_classes), dtype=np.float32)
         features = _FakeFeatures(stage.model, stage.stage_index + 1, images)
         return StageOutput(features, np.stack(logits) if logits else empty)
@@ -215,10 +225,10 @@ class FakeBackend:
         return call
 
 
-def _numbers(part: FeatureRows, stage: StageKey) -> tuple[int, ...]:
+def _images_of(part: FeatureRows, stage: StageKey) -> tuple[int, ...]:
     handle = part.handle
     if not isinstance(handle, _FakeFeatures):
         raise BackendFailed(f"{type(handle).__name__} was not left by this backend")
     if (handle.model, handle.next_stage_index) != (stage.model, stage.stage_index):
         raise BackendFailed(f"features are for stage {handle.next_stage_index}, not {stage}")
-    return tuple(handle.images[row] for row in part.rows)
+    return handle.images

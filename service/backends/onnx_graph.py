@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
@@ -41,6 +43,18 @@ class Signature:
     outputs: Shapes
 
 
+class IdleThreads(Enum):
+    """How threads wait for work: what it costs to wake them against what it costs to keep awake."""
+
+    # Every session has threads of its own, which sleep between operators. The choice wherever
+    # cores are shared with anything: an event loop, another process, a container's quota.
+    SLEEP = "sleep"
+    # One pool for all sessions of the process, which spins, for milliseconds after the last stage,
+    # too; Python cannot tell it not to. Faster where nothing else wants the cores, several times
+    # slower where something does: two threads that spin wait for a third that has no core.
+    SPIN = "spin"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionFactory:
     """Opens every graph of a backend the same way.
@@ -48,10 +62,12 @@ class SessionFactory:
     Attributes:
         device: Where graphs run.
         num_threads: That one graph is spread over, if the device is the CPU.
+        idle_threads: How they wait.
     """
 
     device: Device
     num_threads: int
+    idle_threads: IdleThreads = IdleThreads.SLEEP
 
     def open(self, path: Path) -> onnxruntime.InferenceSession:
         """Return a session on the device, and on no other.
@@ -76,12 +92,14 @@ class SessionFactory:
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        options.intra_op_num_threads = 1 if self.device.is_cuda else self.num_threads
-        options.inter_op_num_threads = 1
-        # Each of a model's 2·K sessions has threads; by default those of the last one to run spin
-        # for milliseconds and take the cores from the next one's, and from the event loop. The
-        # alternative, one pool for the process, cannot be told from Python to stop spinning.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        num_threads = 1 if self.device.is_cuda else self.num_threads
+        if self.idle_threads is IdleThreads.SPIN:
+            _share_pool(num_threads)
+            options.use_per_session_threads = False
+        else:
+            options.intra_op_num_threads = num_threads
+            options.inter_op_num_threads = 1
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Arenas never shrink: one for all sessions grows to the largest stage, not to the sum.
         options.add_session_config_entry("session.use_env_allocators", "1")
         return options
@@ -97,6 +115,16 @@ class SessionFactory:
             "use_tf32": "0",
         }
         return "CUDAExecutionProvider", settings
+
+
+@cache  # once a process: asked again for as many threads there is nothing to do
+def _share_pool(num_threads: int) -> None:
+    try:
+        onnxruntime.set_global_thread_pool_sizes(num_threads, 1)
+    except ORT_ERRORS as error:
+        raise BackendFailed(
+            f"a pool of {num_threads} threads is not to be had in this process any more: {error}"
+        ) from error
 
 
 def check_signature(

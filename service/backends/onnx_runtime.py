@@ -16,6 +16,7 @@ from service.backends.devices import AUTO, CPU, Device, parse_device
 from service.backends.onnx_features import DeviceFeatures, HostFeatures, Session
 from service.backends.onnx_graph import (
     ORT_ERRORS,
+    IdleThreads,
     SessionFactory,
     Shapes,
     Signature,
@@ -41,6 +42,7 @@ class OnnxRuntimeBackend:
         bundles: By the key they are served under.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for what is there.
         num_threads: That one graph is spread over on the CPU; at least 1.
+        idle_threads: How they wait for work.
         placement: Where features lie; None for what suits the device.
 
     Raises:
@@ -57,11 +59,12 @@ class OnnxRuntimeBackend:
         *,
         device: str,
         num_threads: int,
+        idle_threads: IdleThreads = IdleThreads.SLEEP,
         placement: Placement | None = None,
     ) -> None:
         _share_arena()
         chosen = _resolve(device, bundles.values())
-        sessions = SessionFactory(chosen, num_threads)
+        sessions = SessionFactory(chosen, num_threads, idle_threads)
         on_device = placement is Placement.DEVICE or (placement is None and chosen.is_cuda)
         self.device = str(chosen)
         self._runner: StageRunner[NDArray[np.float32]] | StageRunner[onnxruntime.OrtValue] = (

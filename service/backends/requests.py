@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.backends.base import FeatureRows, ModelKey, StageKey
+from service.backends.selection import Selection, select
 from service.errors import BackendFailed
 
 ModelT = TypeVar("ModelT")
@@ -50,21 +51,13 @@ def check_inputs(inputs: NDArray[np.float32], *, image_shape: tuple[int, ...]) -
         )
 
 
-def check_rows(parts: Sequence[FeatureRows], classify: Sequence[int]) -> int:
-    """Return how many rows the parts have together, if all of them exist.
+def select_rows(parts: Sequence[FeatureRows]) -> list[Selection]:
+    """Return the rows of each part, if all of them exist.
 
     Raises:
-        BackendFailed: There is no row, or one out of range, in a part or to be classified.
+        BackendFailed: There is no row at all, or one out of range.
     """
-    num_rows = sum(len(part.rows) for part in parts)
-    if num_rows == 0:
+    selections = [select(part.rows, of=part.handle.num_rows) for part in parts]
+    if not any(selection.rows for selection in selections):
         raise BackendFailed("a stage was given no rows")
-    for part in parts:
-        _check_range(part.rows, num_rows=part.handle.num_rows)
-    _check_range(classify, num_rows=num_rows)
-    return num_rows
-
-
-def _check_range(rows: Sequence[int], *, num_rows: int) -> None:
-    if rows and not 0 <= min(rows) <= max(rows) < num_rows:
-        raise BackendFailed(f"rows {min(rows)} to {max(rows)} asked for, there are {num_rows}")
+    return selections

@@ -1,6 +1,12 @@
-"""Which rows of a tensor go on, and whether that takes a copy."""
+"""Which rows of a batch go on, and whether that takes a copy."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from service.errors import BackendFailed
+
+_BATCH_SIZES = 1024  # remembered, of which a server uses a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,19 +14,8 @@ class Selection:
     """Rows of a batch, in the order in which they are wanted; all of them exist."""
 
     rows: tuple[int, ...]
-    of: int  # rows of the batch
-
-    is_run: bool = field(init=False)  # each row follows the one before it: a view will do
-
-    def __post_init__(self) -> None:
-        first = self.rows[0] if self.rows else 0
-        is_run = self.rows == tuple(range(first, first + len(self.rows)))
-        object.__setattr__(self, "is_run", is_run)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether these are all rows in order, so that nothing needs to be picked."""
-        return self.is_run and len(self.rows) == self.of
+    is_run: bool  # each row follows the one before it: a view will do
+    is_whole: bool  # all rows in order: nothing needs to be picked
 
     @property
     def start(self) -> int:
@@ -31,3 +26,25 @@ class Selection:
     def stop(self) -> int:
         """One behind the last row of a run."""
         return self.rows[-1] + 1
+
+
+def select(rows: Sequence[int], *, of: int) -> Selection:
+    """Return a selection of rows from a batch of so many.
+
+    Raises:
+        BackendFailed: One of them is not there.
+    """
+    wanted = tuple(rows)
+    whole = _whole(of)
+    # Nearly always so, and between two stages every microsecond of Python counts.
+    if wanted == whole.rows:
+        return whole
+    if wanted and not 0 <= min(wanted) <= max(wanted) < of:
+        raise BackendFailed(f"rows {min(wanted)} to {max(wanted)} asked for, there are {of}")
+    is_run = bool(wanted) and wanted == tuple(range(wanted[0], wanted[0] + len(wanted)))
+    return Selection(wanted, is_run=is_run, is_whole=False)
+
+
+@lru_cache(maxsize=_BATCH_SIZES)
+def _whole(num_rows: int) -> Selection:
+    return Selection(tuple(range(num_rows)), is_run=True, is_whole=True)

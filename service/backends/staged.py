@@ -18,9 +18,9 @@ from service.backends.base import (
     StageOutput,
     Ticket,
 )
-from service.backends.requests import check_inputs, check_rows, check_stage, model_of
-from service.backends.selection import Selection
-from service.backends.tickets import run_inline
+from service.backends.requests import check_inputs, check_stage, model_of, select_rows
+from service.backends.selection import Selection, select
+from service.backends.tickets import Done, Failed
 from service.errors import BackendFailed
 
 TensorT = TypeVar("TensorT")
@@ -104,7 +104,10 @@ class StageRunner(Generic[TensorT]):
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Run a stage before returning; see `StageBackend.submit`."""
-        return run_inline(lambda: self._run(stage, parts, classify))
+        try:
+            return Done(self._run(stage, parts, classify))
+        except BackendFailed as error:
+            return Failed(error)
 
     def close(self) -> None:
         """Let go of the models, and with them of the runtime."""
@@ -115,12 +118,14 @@ class StageRunner(Generic[TensorT]):
     ) -> StageOutput:
         model = model_of(self._models, stage.model)
         check_stage(stage, num_stages=len(model.stages))
-        num_rows = check_rows(parts, classify)
         features = [self._features(stage, part.handle) for part in parts]
+        selections = select_rows(parts)
+        num_rows = sum(len(selection.rows) for selection in selections)
+        classified = select(classify, of=num_rows)
         loaded = model.stages[stage.stage_index]
         try:
-            border = loaded.trunk(self._joined(features, parts))
-            logits = self._classified(loaded, border, Selection(tuple(classify), of=num_rows))
+            border = loaded.trunk(self._joined(features, selections))
+            logits = self._logits(loaded, border, classified)
         except self._errors as error:
             raise BackendFailed(f"{stage} failed on {num_rows} images: {error}") from error
         if logits is None:
@@ -129,18 +134,21 @@ class StageRunner(Generic[TensorT]):
         return StageOutput(left, logits)
 
     def _joined(
-        self, features: Sequence[_Features[TensorT]], parts: Sequence[FeatureRows]
-    ) -> list[TensorT]:
-        selections = [Selection(part.rows, of=part.handle.num_rows) for part in parts]
+        self, features: Sequence[_Features[TensorT]], selections: Sequence[Selection]
+    ) -> Sequence[TensorT]:
+        if len(selections) == 1 and selections[0].is_whole:
+            return features[0].tensors
         by_border_tensor = zip(*(f.tensors for f in features), strict=True)
         return [self._store.pick(tensors, selections) for tensors in by_border_tensor]
 
-    def _classified(
+    def _logits(
         self, loaded: LoadedStage[TensorT], border: Sequence[TensorT], chosen: Selection
     ) -> NDArray[np.float32] | None:
         if not chosen.rows:
             return None
-        read = [self._store.pick([border[i]], [chosen]) for i in loaded.classifier_reads]
+        read = [border[i] for i in loaded.classifier_reads]
+        if not chosen.is_whole:
+            read = [self._store.pick([tensor], [chosen]) for tensor in read]
         (logits,) = loaded.classifier(read)
         return self._store.fetch(logits)
 

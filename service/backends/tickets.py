@@ -1,9 +1,8 @@
 """Tickets of stages that are over, one way or the other, when `submit` returns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.backends.base import StageOutput, Ticket
+from service.backends.base import StageOutput
 from service.errors import BackendFailed
 
 
@@ -27,11 +26,3 @@ class Failed:
     def result(self) -> StageOutput:
         """Raise what went wrong."""
         raise self.error
-
-
-def run_inline(stage: Callable[[], StageOutput]) -> Ticket:
-    """Run a stage now, so that whatever fails is raised where the result is asked for."""
-    try:
-        return Done(stage())
-    except BackendFailed as error:
-        return Failed(error)

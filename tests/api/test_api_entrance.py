@@ -70,6 +70,8 @@ async def test_the_setting_decides_whether_a_proxy_is_believed(start_api: StartA
 
     assert trusting.classify.command.arrived_at == pytest.approx(995, abs=1)
     assert wary.classify.command.arrived_at == 1000.0
+    assert trusting.classify.command.held_up_s == pytest.approx(5, abs=1)
+    assert wary.classify.command.held_up_s == 0
 
 
 async def test_a_loop_that_is_held_up_lags_by_as_much():

@@ -54,6 +54,7 @@ def test_flops_are_halved_rounding_down(flops: str, macs: int):
         ("confidence", "min_confidence"),
         ("topk", "top_k"),
         ("Model", "model"),
+        ("DEADLINE_MS", "deadline_ms"),
     ],
 )
 def test_a_typo_is_told_the_nearest_parameter_there_is(sent: str, nearest: str):

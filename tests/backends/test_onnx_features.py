@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.backends.onnx_features import HostFeatures
-from service.backends.selection import Selection
+from service.backends.selection import select
 
 ROWS = st.lists(st.integers(0, 5), max_size=8).map(tuple)
 
@@ -19,7 +19,7 @@ def batch(offset: int = 0) -> NDArray[np.float32]:
 def test_a_whole_batch_is_handed_on_as_it_is():
     array = batch()
 
-    picked = HostFeatures().pick([array], [Selection((0, 1, 2, 3, 4, 5), of=6)])
+    picked = HostFeatures().pick([array], [select((0, 1, 2, 3, 4, 5), of=6)])
 
     assert picked is array
 
@@ -27,14 +27,14 @@ def test_a_whole_batch_is_handed_on_as_it_is():
 def test_neighbouring_rows_are_a_view():
     array = batch()
 
-    picked = HostFeatures().pick([array], [Selection((2, 3, 4), of=6)])
+    picked = HostFeatures().pick([array], [select((2, 3, 4), of=6)])
 
     assert np.shares_memory(picked, array)
     np.testing.assert_array_equal(picked, array[2:5])
 
 
 def test_what_goes_to_the_runtime_is_contiguous():
-    picked = HostFeatures().pick([batch()], [Selection((5, 1), of=6)])
+    picked = HostFeatures().pick([batch()], [select((5, 1), of=6)])
 
     assert picked.flags.c_contiguous
     np.testing.assert_array_equal(picked, batch()[[5, 1]])
@@ -44,7 +44,7 @@ def test_what_goes_to_the_runtime_is_contiguous():
 def test_joined_parts_are_their_rows_one_part_after_another(
     left: tuple[int, ...], right: tuple[int, ...]
 ):
-    selections = [Selection(left, of=6), Selection(right, of=6)]
+    selections = [select(left, of=6), select(right, of=6)]
 
     joined = HostFeatures().pick([batch(), batch(100)], selections)
 
@@ -65,6 +65,6 @@ def test_joined_parts_are_their_rows_one_part_after_another(
     ],
 )
 def test_a_selection_knows_what_it_takes(rows: tuple[int, ...], is_whole: bool, is_run: bool):
-    selection = Selection(rows, of=3)
+    selection = select(rows, of=3)
 
     assert (selection.is_whole, selection.is_run) == (is_whole, is_run)

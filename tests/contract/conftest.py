@@ -37,8 +37,7 @@ from service.backends.torchscript import TorchScriptBackend
 TOY = tomllib.loads((Path(__file__).parent / "toy.toml").read_text(encoding="utf-8"))
 KEY = ModelKey("toy", "1")
 IMAGE_SHAPE = (3, 4, 4)
-NUM_CLASSES = 3
-NUM_STAGES = 3
+NUM_CLASSES = NUM_STAGES = 3
 
 Array = NDArray[np.float32]
 
@@ -63,12 +62,6 @@ class Subject:
     ) -> StageOutput:
         stage = StageKey(self.key, stage_index)
         return self.backend.submit(stage, parts, classify=classify).result()
-
-    def features_after(self, num_stages: int, inputs: Array) -> FeatureHandle:
-        features = self.put(inputs)
-        for stage_index in range(num_stages):
-            features = self.run(stage_index, [whole(features)]).features
-        return features
 
     def answers(self, inputs: Array) -> list[Array]:
         """Return logits by exit of images that go through all stages together."""
@@ -111,8 +104,9 @@ class Classifier(nn.Module):
         self.register_buffer("weights", torch.from_numpy(weights))
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        means = torch.cat([tensor.mean(dim=(2, 3)) for tensor in tensors], 1)
-        return means @ self.get_buffer("weights")
+        return torch.cat([tensor.mean(dim=(2, 3)) for tensor in tensors], 1) @ self.get_buffer(
+            "weights"
+        )
 
 
 def whole(handle: FeatureHandle) -> FeatureRows:
@@ -240,18 +234,20 @@ def toy_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 @pytest.fixture(params=["fake", "onnx-host", "onnx-device-path", "torchscript"])
 def subject(request: pytest.FixtureRequest, toy_bundles: dict[str, Bundle]) -> Iterator[Subject]:
     """Each backend in turn; the device path of ONNX Runtime with the CPU as its device."""
-    onnx_bundles = {KEY: toy_bundles["onnx"]}
-    torch_bundles = {KEY: toy_bundles["torchscript"]}
+    bundles = {runtime: {KEY: bundle} for runtime, bundle in toy_bundles.items()}
     match request.param:
         case "fake":
             made = fake_subject()
         case "torchscript":
-            made = real_subject(TorchScriptBackend(torch_bundles, device="cpu", num_threads=1))
+            made = real_subject(
+                TorchScriptBackend(bundles["torchscript"], device="cpu", num_threads=1)
+            )
         case kind:
             placement = Placement.HOST if kind == "onnx-host" else Placement.DEVICE
-            made = real_subject(
-                OnnxRuntimeBackend(onnx_bundles, device="cpu", num_threads=1, placement=placement)
+            backend = OnnxRuntimeBackend(
+                bundles["onnx"], device="cpu", num_threads=1, placement=placement
             )
+            made = real_subject(backend)
     yield made
     made.backend.close()
 

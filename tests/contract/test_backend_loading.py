@@ -1,6 +1,9 @@
 """What a backend refuses to be built from."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,3 +203,34 @@ def test_what_fails_while_it_runs_is_told_where_the_result_is_asked_for(
     assert one.result().logits.shape == (1, 3)
     with pytest.raises(BackendFailed, match="failed on 2 images"):
         two.result()
+
+
+def test_one_pool_serves_a_process_and_cannot_be_resized(toy_bundles: dict[str, Bundle]):
+    script = """
+import sys
+from pathlib import Path
+from model_store.reader import open_bundle
+from service.backends.base import ModelKey
+from service.backends.onnx_runtime import IdleThreads, OnnxRuntimeBackend
+from service.errors import BackendFailed
+
+bundles = {ModelKey("toy", "1"): open_bundle(Path(sys.argv[1]))}
+for num_threads in (2, 2, 3):
+    try:
+        OnnxRuntimeBackend(
+            bundles, device="cpu", num_threads=num_threads, idle_threads=IdleThreads.SPIN
+        )
+    except BackendFailed as error:
+        print(num_threads, error)
+"""
+
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(toy_bundles["onnx"].path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert found.stdout.startswith("3 a pool of 3 threads is not to be had")
+    assert found.stdout.count("\n") == 1

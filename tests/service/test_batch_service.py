@@ -20,6 +20,7 @@ from service.errors import (
     DeadlineInfeasible,
     DeadlineMissed,
     ImageUndecodable,
+    Overloaded,
 )
 from service.uploads import BatchUpload, Part
 
@@ -158,6 +159,18 @@ async def test_a_deadline_enters_as_a_smaller_budget(running):
     assert done.deadline.remaining_s > 0
 
 
+@pytest.mark.parametrize("budget_macs", [0, 8 * C1 - 1])
+async def test_a_deadline_makes_no_budget_larger(running, budget_macs):
+    async with running(stage_s=(0.01, 0.1, 0.1)) as world:
+        with pytest.raises(BudgetTooSmall) as raised:
+            await world.batch.classify(
+                command(frames(*range(8)), deadline_s=1.0, budget_macs=budget_macs)
+            )
+
+    assert raised.value.minimum_macs == 8 * C1
+    assert world.stages_run == []
+
+
 async def test_a_far_deadline_binds_nothing_but_every_classifier_runs(running):
     async with running() as world:
         done = await world.batch.classify(command(frames(1), deadline_s=5.0, budget_macs=C3))
@@ -170,6 +183,32 @@ async def test_a_deadline_that_leaves_an_image_without_any_exit_is_refused(runni
     async with running(stage_s=(0.1, 0.1, 0.1)) as world:
         with pytest.raises(DeadlineInfeasible):
             await world.batch.classify(command(frames(*range(8)), deadline_s=0.5))
+
+    assert world.stages_run == []
+
+
+async def test_a_window_that_overruns_its_share_of_the_time_still_gets_its_first_exits(running):
+    gate = Gate(stage_index=0)
+    async with running(hooks=[gate], window_size=2, stage_s=(0.01, 0.01, 0.01)) as world:
+        # The first of two windows has half of the time, and its first stage takes longer.
+        asyncio.get_running_loop().call_later(1.2, gate.opened.set)
+        done = await world.batch.classify(command(frames(1, 2, 3, 4), deadline_s=2.0))
+
+    assert [image.error for image in done.images] == [None] * 4
+    assert done.deadline.remaining_s > 0
+
+
+async def test_a_batch_late_by_what_held_the_server_up_is_told_to_come_again(running):
+    late = command(
+        frames(1, 2),
+        deadline_s=0.5,
+        arrived_at=MonotonicClock().now() - 0.4,
+        received_s=0.4,
+        held_up_s=0.4,
+    )
+    async with running(stage_s=(0.1, 0.1, 0.1)) as world:
+        with pytest.raises(Overloaded):
+            await world.batch.classify(late)
 
     assert world.stages_run == []
 

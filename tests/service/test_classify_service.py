@@ -20,6 +20,7 @@ from service.errors import (
     ImageUndecodable,
     InvalidParameter,
     ModelNotFound,
+    Overloaded,
 )
 from service.uploads import Upload, UploadKind
 
@@ -139,6 +140,31 @@ async def test_time_spent_before_the_engine_counts_against_the_deadline(running)
             await world.classify.classify(late)
 
     assert refused.value.minimum_s > 0.3
+
+
+async def test_time_the_server_took_to_take_it_up_is_its_backlog_and_nobodys_fault(running):
+    late = command(
+        deadline_s=0.5, arrived_at=MonotonicClock().now() - 0.3, received_s=0.3, held_up_s=0.3
+    )
+    async with running(stage_s=(0.3, 0.3, 0.3)) as world:
+        with pytest.raises(Overloaded) as refused:
+            await world.classify.classify(late)
+
+    assert refused.value.retry_after_s > 0
+
+
+async def test_time_lost_while_others_were_served_is_not_said_to_be_hopeless(running):
+    gate = Gate(stage_index=0)
+    async with running(hooks=[gate], stage_s=(0.3, 0.3, 0.3)) as world:
+        other = asyncio.create_task(world.classify.classify(command()))
+        await asyncio.to_thread(gate.entered.wait)
+        since = MonotonicClock().now() - 0.3
+        with pytest.raises(Overloaded):
+            await world.classify.classify(command(deadline_s=0.5, arrived_at=since))
+        with pytest.raises(DeadlineInfeasible):  # its own body came as late as that
+            await world.classify.classify(command(deadline_s=0.5, arrived_at=since, received_s=0.3))
+        gate.opened.set()
+        await other
 
 
 async def test_a_stage_still_running_at_the_deadline_is_not_waited_for(running):

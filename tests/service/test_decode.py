@@ -62,6 +62,26 @@ async def test_other_sizes_are_fitted_wherever_they_are_decoded(decoder: Decoder
     assert pixels.dtype == np.uint8
 
 
+@pytest.mark.parametrize("height", [40, 65, 150], ids=["tiny", "light", "large"])
+async def test_what_decoding_took_of_a_processor_is_told(decoder: Decoder, height: int):
+    told: list[float] = []
+
+    await decoder.decode(
+        read_image(encoded(picture(height=height, width=60))), size=SIZE, worked=told.append
+    )
+
+    assert sum(told) > 0
+
+
+async def test_what_broken_images_of_a_batch_took_is_told_too(decoder: Decoder):
+    told: list[float] = []
+    files = [("a.png", encoded(picture())), ("b.png", encoded(picture())[:-40])]
+
+    await decoder.decode_batch(batch_of_files(files, LIMITS), size=SIZE, worked=told.append)
+
+    assert len(told) == 2
+
+
 async def test_tiny_images_need_no_pool():
     decoder = Decoder(LIMITS, max_waiting=0)
 
@@ -73,11 +93,16 @@ async def test_tiny_images_need_no_pool():
 
 
 async def test_large_images_are_decoded_beside_the_event_loop(decoder: Decoder):
-    threads_before = threading.active_count()
+    threads: list[threading.Thread] = []
 
-    await decoder.decode(read_image(encoded(picture(height=150, width=150))), size=SIZE)
+    await decoder.decode(
+        read_image(encoded(picture(height=150, width=150))),
+        size=SIZE,
+        worked=lambda _: threads.append(threading.current_thread()),
+    )
 
-    assert threading.active_count() == threads_before + 1
+    assert threading.current_thread() not in threads
+    assert len(threads) == 1
     assert decoder.waiting == 0
     assert decoder.retry_after_s() > 0
 
