@@ -26,7 +26,8 @@ def main() -> int:
     options = parser.parse_args()
     commands = [
         ["benchmarks.budget_solver"],
-        ["benchmarks.stage_layout", "--bundle", str(_BUNDLE)],
+        ["benchmarks.stage_layout", "--bundle", str(_BUNDLE), "--threads", "1"],
+        ["benchmarks.stage_layout", "--bundle", str(_BUNDLE), "--threads", "2"],
         ["benchmarks.overhead"],
         ["benchmarks.http_ceiling"],
     ]
@@ -36,7 +37,7 @@ def main() -> int:
     for command in commands:
         done = _run(command)
         statuses.append(done.returncode)
-        parts.append(_section(command[0], done))
+        parts.append(_section(" ".join(command), done))
     _RESULTS.mkdir(exist_ok=True)
     path = _RESULTS / f"{_slug(_processor())}.md"
     path.write_text("\n".join(parts), encoding="utf-8")

@@ -69,6 +69,12 @@ class SGD(RecipeModel):
     decay: Annotated[float, Field(ge=0)] = 5e-4  # L2, on weights only
 
 
+class BudgetWeights(RecipeModel):
+    """Exits weigh what a budget makes them likely to answer; see `training.exit_weights`."""
+
+    macs_per_image: PositiveInt  # of equation (2) and (3): B / M
+
+
 class StepSchedule(RecipeModel):
     """The paper's: the rate falls tenfold at given shares of the training."""
 
@@ -96,7 +102,8 @@ class Recipe(RecipeModel):
     batch_size: PositiveInt = 128  # over all processes together
     epochs: PositiveInt | None = None  # exactly one of these two
     minutes: PositiveFloat | None = None  # of wall clock, resumed runs added up
-    exit_weights: tuple[float, ...] | None = None  # None: 1 for every exit, as in the paper
+    # None: 1 for every exit, as in the paper.
+    exit_weights: tuple[float, ...] | BudgetWeights | None = None
     label_smoothing: Share = 0.0
     ema_decay: Share | None = None  # None: the last weights are kept
     bf16: bool = True
@@ -108,7 +115,7 @@ class Recipe(RecipeModel):
         if (self.epochs is None) == (self.minutes is None):
             raise ValueError("a recipe says either epochs or minutes")
         weights, exits = self.exit_weights, self.network.exit_layers
-        if weights is not None and len(weights) != len(exits):
+        if isinstance(weights, tuple) and len(weights) != len(exits):
             raise ValueError(f"{len(weights)} exit weights for {len(exits)} exits")
         return self
 

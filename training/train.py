@@ -21,6 +21,7 @@ from training.batch_norm import refresh_statistics
 from training.checkpoint import Checkpoint
 from training.data import Splits
 from training.distributed import World
+from training.exit_weights import exit_weights
 from training.inference import holdout_accuracy
 from training.losses import multi_exit_cross_entropy
 from training.models.msdnet.network import MSDNet
@@ -195,8 +196,7 @@ class _Learner:
         device = run.world.device
         self._mean = torch.tensor(run.recipe.data.mean, device=device)
         self._std = torch.tensor(run.recipe.data.std, device=device)
-        exits = len(run.recipe.network.exit_layers)
-        self._exit_weights = run.recipe.exit_weights or (1.0,) * exits
+        self._exit_weights = exit_weights(run.recipe.exit_weights, run.model.shape)
 
     def learn(self, indices: Tensor, *, epoch: int, progress: float) -> None:
         """Take one step on this process's part of a batch."""
