@@ -7,7 +7,7 @@ DEVELOPING := .venv
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve develop test lint format train evaluate benchmark clean
+.PHONY: help serve develop test lint format train evaluate benchmark serving soak clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,13 @@ evaluate: $(DEVELOPING)/installed  ## Print the tables of a trained RUN on DATA.
 benchmark: $(DEVELOPING)/installed  ## Run all benchmarks; DATA adds the accuracy of CIFAR-10 over HTTP.
 	$(DEVELOPING)/bin/python -m benchmarks $(if $(wildcard $(DATA)/cifar-10-batches-py),--data $(DATA))
 
+serving: $(DEVELOPING)/installed  ## Run the benchmark of serving under load, 50 minutes; needs CIFAR-10 in DATA.
+	$(DEVELOPING)/bin/python -m benchmarks.serving --data $(DATA)
+
+MINUTES ?= 10
+soak: $(DEVELOPING)/installed  ## Put mixed load on a server for MINUTES and see that nothing is left.
+	$(DEVELOPING)/bin/python -m benchmarks.soak --minutes $(MINUTES)
+
 clean:  ## Remove environments and caches.
 	rm -rf $(SERVING) $(DEVELOPING) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -54,6 +61,6 @@ $(SERVING)/installed: pyproject.toml constraints.txt
 $(DEVELOPING)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEVELOPING)
 	$(DEVELOPING)/bin/pip install $(PIP_FLAGS) $(shell grep '^torch==' constraints.txt)
-	$(DEVELOPING)/bin/pip install $(PIP_FLAGS) $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['dependency-groups']['dev'])")
+	$(DEVELOPING)/bin/pip install $(PIP_FLAGS) $(shell $(PYTHON) -c "import tomllib; groups = tomllib.load(open('pyproject.toml','rb'))['dependency-groups']; print(*groups['dev'], *groups['benchmarks'])")
 	$(DEVELOPING)/bin/pip install $(PIP_FLAGS) -e '.[service,cpu,training]'
 	touch $@

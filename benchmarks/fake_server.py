@@ -1,43 +1,66 @@
-"""The service with a backend that computes nothing, or a bare Starlette route that reads the body.
+"""The service with nothing to compute, and the least that any Python server would take.
 
-`python -m benchmarks.fake_server {service,bare}` listens on ``ANYTIME_PORT``: what remains of a
-request when the network costs nothing, and the least that any Python server would take for it.
+`python -m benchmarks.fake_server {service,undecoded,engineless,bare}` listens on ``ANYTIME_PORT``:
+the service with a backend that answers from a table; the same, and whose decoder looks at nothing
+either; the same with an engine that answers at once; or a bare Starlette route that reads the body.
 """
 
 import argparse
-import os
+import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import uvicorn
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
+from model_store.catalog import Catalog
+from model_store.confidence import max_softmax
 from model_store.reader import Bundle
-from service.app import create_app
-from service.backends.base import ModelKey, StageBackend
-from service.backends.fake import FakeBackend, FakeModel
+from service.api.application import Application, Surroundings, create_application, upload_limits
+from service.api.health import Health
+from service.api.server import DrainingServer
+from service.api.services import Services
+from service.app import build_engine, create_app, lay_out
+from service.backends.base import FeatureRows, ModelKey, StageBackend, StageKey, StageOutput, Ticket
+from service.backends.tickets import Done
+from service.batch import BatchService
+from service.classify import ClassifyService
+from service.decode import Decoder, ImageSize, Pixels
+from service.engine.clock import MonotonicClock
+from service.engine.engine import Engine
+from service.engine.margin import AnswerMargin
+from service.engine.request import Answer, ExitReason, ExitRecord, ImageOutcome
+from service.metrics import EngineMetrics, new_registry
+from service.models import Model, Models, open_models
+from service.plan import PlanService
+from service.served import ServedModels
 from service.settings import Settings
+from service.uploads import Upload, UploadLimits
 
-_CONFIDENCE = 0.9
+_LARGEST_BATCH = 1024
 
 
 def main() -> int:
-    """Serve one of the two until stopped."""
+    """Serve one of them until stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("service", "bare"))
+    parser.add_argument("kind", choices=("service", "undecoded", "engineless", "bare"))
     kind = parser.parse_args().kind
-    application = _bare() if kind == "bare" else _service()
-    uvicorn.run(
-        application,
-        host="127.0.0.1",
-        port=int(os.environ["ANYTIME_PORT"]),
-        log_config=None,
-        access_log=False,
-    )
+    settings = Settings()
+    if kind == "bare":
+        uvicorn.run(
+            _bare(), host="127.0.0.1", port=settings.port, log_config=None, access_log=False
+        )
+        return 0
+    make = {"service": _service, "undecoded": _undecoded, "engineless": _engineless}[kind]
+    DrainingServer(make(settings), settings, MonotonicClock()).run()
     return 0
 
 
@@ -57,21 +80,141 @@ def _bare() -> Starlette:
     )
 
 
-def _service() -> ASGIApp:
-    return create_app(Settings(), build=_free_backend)
+def _service(settings: Settings) -> Application:
+    return create_app(settings, build=_free_backend)
+
+
+def _undecoded(settings: Settings) -> Application:
+    """Return what `create_app` makes, with another decoder."""
+    models = open_models(Catalog(settings.model_store), default=None, allow_executable=False)
+    registry, clock = new_registry(), MonotonicClock()
+    laid_out = lay_out(models, settings, _free_backend, clock)
+    engine = build_engine(models, settings, laid_out, clock=clock, observer=EngineMetrics(registry))
+    decoder = _free_decoder(settings, models)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        engine.warm_up()
+        engine.start()
+        try:
+            yield
+        finally:
+            engine.close()
+            decoder.close()
+
+    services = Services(
+        ClassifyService(models, decoder, engine, clock, settings.soft_deadline_ms / 1000),
+        BatchService(models, decoder, engine, clock, settings.batch_window, 60.0),
+        PlanService(models, settings.batch_window),
+        ServedModels(models, engine, backend_name="free", device="cpu"),
+    )
+    health = Health(is_engine_alive=lambda: engine.is_alive, served=tuple)
+    return create_application(services, Surroundings(settings, health, registry, lifespan, clock))
+
+
+def _engineless(settings: Settings) -> Application:
+    """Return what is in front of the engine, alone."""
+    models = open_models(Catalog(settings.model_store), default=None, allow_executable=False)
+    registry, clock = new_registry(), MonotonicClock()
+    engine = cast("Engine", _FreeEngine(models.find(None)))
+    classify = ClassifyService(
+        models, _free_decoder(settings, models), engine, clock, settings.soft_deadline_ms / 1000
+    )
+    batch = BatchService(models, Decoder(upload_limits(settings)), engine, clock, 1, 60.0)
+    plan = PlanService(models, settings.batch_window)
+    served = ServedModels(models, engine, backend_name="free", device="cpu")
+    return create_application(
+        Services(classify, batch, plan, served),
+        Surroundings(
+            settings, Health(is_engine_alive=lambda: True, served=tuple), registry, clock=clock
+        ),
+    )
+
+
+class _FreeTicket:
+    """An image that has arrived already."""
+
+    def __init__(self, outcome: ImageOutcome) -> None:
+        self.outcome = asyncio.get_running_loop().create_future()
+        self.outcome.set_result(outcome)
+
+    def abandon(self) -> None:
+        """There is nothing to abandon."""
+
+
+class _FreeEngine:
+    """Has the same answer for every image, at once."""
+
+    def __init__(self, model: Model) -> None:
+        self.margin = AnswerMargin()
+        logits = np.arange(len(model.bundle.manifest.labels)).astype(np.float32)
+        confidence = float(max_softmax(logits, model.served.temperatures[-1]))
+        record = ExitRecord(model.served.costs.num_exits - 1, logits, confidence)
+        answer = Answer(record, ExitReason.LAST_EXIT, (record,))
+        self._outcome = ImageOutcome(answer, None, 1, 0.0, 0.0)
+
+    def submit(self, *_: object, **__: object) -> _FreeTicket:
+        """Answer."""
+        return _FreeTicket(self._outcome)
+
+
+def _free_decoder(settings: Settings, models: Models) -> "_FreeDecoder":
+    image = models.find(None).bundle.manifest.input
+    return _FreeDecoder(upload_limits(settings), ImageSize(image.height, image.width))
+
+
+class _FreeDecoder(Decoder):
+    """Has the same black picture for every upload."""
+
+    def __init__(self, limits: UploadLimits, size: ImageSize) -> None:
+        super().__init__(limits)
+        self._black = np.zeros((size.height, size.width, 3), np.uint8)
+
+    def decode_at_once(
+        self, upload: Upload, *, size: ImageSize, worked: object = None
+    ) -> Pixels | None:
+        """Return black."""
+        del upload, size, worked
+        return self._black
+
+
+@dataclass(frozen=True, slots=True)
+class _NoFeatures:
+    """What a stage leaves that computed nothing."""
+
+    num_rows: int
+    feature_bytes: int = 0
+
+
+class _FreeBackend:
+    """Answers the same for every image, from a table; nothing is looked at."""
+
+    name = "free"
+    device = "cpu"
+    can_join = True
+
+    def __init__(self, num_classes_by_model: Mapping[ModelKey, int]) -> None:
+        self._logits_by_model: dict[ModelKey, NDArray[np.float32]] = {
+            key: np.tile(np.arange(num_classes, dtype=np.float32) / 2, (_LARGEST_BATCH, 1))
+            for key, num_classes in num_classes_by_model.items()
+        }
+
+    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> _NoFeatures:
+        del model
+        return _NoFeatures(len(inputs))
+
+    def submit(
+        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
+    ) -> Ticket:
+        features = _NoFeatures(sum(len(part.rows) for part in parts))
+        return Done(StageOutput(features, self._logits_by_model[stage.model][: len(classify)]))
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _free_backend(bundles: Mapping[ModelKey, Bundle], _settings: Settings) -> StageBackend:
-    return FakeBackend(
-        {
-            key: FakeModel(
-                confidences=(_CONFIDENCE,) * len(bundle.manifest.stages),
-                num_classes=len(bundle.manifest.labels),
-                number_of=lambda _image: 0,
-            )
-            for key, bundle in bundles.items()
-        }
-    )
+    return _FreeBackend({key: len(bundle.manifest.labels) for key, bundle in bundles.items()})
 
 
 if __name__ == "__main__":

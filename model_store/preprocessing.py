@@ -6,6 +6,7 @@ formats and limits are the service's own affair.
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -90,14 +91,23 @@ def normalise(
     Returns:
         Shape ``(B, 3, H, W)``, C-contiguous.
     """
-    deviations = np.asarray(std, np.float64)
-    scale = (1.0 / (_MAX_BYTE * deviations)).astype(np.float32)[:, None, None]
-    offset = (np.asarray(mean, np.float64) / deviations).astype(np.float32)[:, None, None]
+    scale, offset = _scale_and_offset(tuple(mean), tuple(std))
     batch, height, width, channels = pixels.shape
     inputs = np.empty((batch, channels, height, width), np.float32)
     np.multiply(pixels.transpose(0, 3, 1, 2), scale, out=inputs)
     inputs -= offset
     return inputs
+
+
+@lru_cache(maxsize=64)
+def _scale_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what pixels are multiplied by and what is then taken off, shape (channels, 1, 1)."""
+    deviations = np.asarray(std, np.float64)
+    scale = (1.0 / (_MAX_BYTE * deviations)).astype(np.float32)[:, None, None]
+    offset = (np.asarray(mean, np.float64) / deviations).astype(np.float32)[:, None, None]
+    return scale, offset
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -11,10 +11,9 @@ from service.batch_report import BatchJob, report_batch
 from service.commands import BatchCommand, BatchDone, BoundBy
 from service.decode import DecodedBatch, Decoder, ImageSize
 from service.engine.clock import Clock
-from service.engine.engine import Engine
-from service.engine.gate import Reservation
+from service.engine.door import EngineDoor, WindowRun
 from service.engine.request import ImageOutcome, Terms
-from service.engine.window_policy import WindowCohortPolicy
+from service.engine.reservation import Reservation
 from service.errors import BadRequest, BudgetTooSmall, DeadlineInfeasible, ImageUndecodable
 from service.lateness import refuse_late
 from service.models import Model, Models
@@ -28,7 +27,7 @@ class BatchService:
 
     models: Models
     decoder: Decoder
-    engine: Engine
+    engine: EngineDoor
     clock: Clock
     window_size: int  # most images decided together
     soft_deadline_s: float  # when a batch without a deadline counts as due, for ordering alone
@@ -87,12 +86,13 @@ class BatchService:
         """Return how many MACs should be executed by the deadline, behind the present backlog."""
         due_at = command.arrived_at + (command.deadline_s or 0.0)
         due_s = due_at - self.clock.now()
-        margin_s = self.engine.limits.margin_s(due_s)
+        margin_s = self.engine.margin.margin_s(command.deadline_s or 0.0)
         macs = affordable_macs(
             model.served.costs,
             self.engine.times(model.key),
             num_images=num_images,
             available_s=due_s - margin_s - self.engine.backlog_s(),
+            num_lanes=self.engine.num_lanes,
         )
         # Where not even exit 0 fits, admission says which refusal it is: never, or not now.
         return num_images * model.served.costs.cumulative_macs[0] if macs is None else macs
@@ -122,32 +122,37 @@ class BatchService:
     async def _run_window(
         self, job: BatchJob, window: BatchWindow, reservation: Reservation, *, num_after: int
     ) -> tuple[ImageOutcome, ...]:
-        terms, key = self._terms(job), job.model.key
-        times = self.engine.times(key)
-        deadline_at, share_ends_at, due_s = terms.deadline_at, terms.deadline_at, 0.0
-        if deadline_at is not None:
-            # Each window gets its share of the time that is left, as it does of the budget. One
-            # that overruns it is cut short only where later windows need the time to be answered.
-            now, num_images = self.clock.now(), len(window.images)
-            due_s = (deadline_at - now) * num_images / (num_images + num_after)
-            share_ends_at = now + due_s
-            rest_s = times.straight_s(0, 0, num_after) if num_after else 0.0
-            deadline_at = max(share_ends_at, deadline_at - rest_s)
         image = job.model.bundle.manifest.input
         pixels = job.decoded.pixels[list(window.images)]
-        return await self.engine.run(
-            key,
+        return await self.engine.run_window(
+            job.model.key,
             normalise(pixels, mean=image.mean, std=image.std),
-            WindowCohortPolicy(
-                window.policy,
-                times,
-                deadline_at=share_ends_at,
-                margin_s=self.engine.limits.margin_s(due_s),
-            ),
+            self._window_run(job, window, num_after),
+            reservation,
+        )
+
+    def _window_run(self, job: BatchJob, window: BatchWindow, num_after: int) -> WindowRun:
+        """Give a window its share of the time that is left, as it has of the budget.
+
+        One that overruns it is cut short only where later windows need the time to be answered.
+        """
+        terms = self._terms(job)
+        share_s, share_ends_at, deadline_at = 0.0, None, terms.deadline_at
+        if deadline_at is not None:
+            now, num_images = self.clock.now(), len(window.images)
+            share_s = (deadline_at - now) * num_images / (num_images + num_after)
+            share_ends_at = now + share_s
+            times = self.engine.times(job.model.key)
+            rest_s = num_after * times.share_s(0, classify=True) / self.engine.num_lanes
+            deadline_at = max(share_ends_at, deadline_at - rest_s)
+        return WindowRun(
+            window=window,
+            policy_name=job.command.policy,
+            arrived_at=job.command.arrived_at,
             due_at=terms.due_at,
             deadline_at=deadline_at,
-            arrived_at=job.command.arrived_at,
-            reservation=reservation,
+            share_ends_at=share_ends_at,
+            margin_s=self.engine.margin.margin_s(share_s),
         )
 
     def _terms(self, job: BatchJob) -> Terms:
@@ -159,6 +164,7 @@ class BatchService:
             due_at=arrived_at + due_s,
             deadline_at=None if deadline_s is None else arrived_at + deadline_s,
             num_at_once=-(-job.num_images // job.batch.num_windows),
+            arrived_at=arrived_at,
         )
 
 

@@ -11,22 +11,25 @@ _USABLE_SHARE = 0.9
 
 
 def affordable_macs(
-    costs: ExitCosts, times: ModelTimes, *, num_images: int, available_s: float
+    costs: ExitCosts, times: ModelTimes, *, num_images: int, available_s: float, num_lanes: int = 1
 ) -> int | None:
     """Return the largest budget whose plan is expected to run within a time, M·C_K at most.
 
     MACs are not time: early stages take longer for theirs. So it is the plan of a budget that is
-    priced in seconds, stage by stage at the largest batch, and the budget that is searched for.
+    priced in seconds, stage by stage at the best batch size, and the budget that is searched for.
+
+    Args:
+        costs: Prices of the exits.
+        times: What stages are expected to take.
+        num_images: Of the batch.
+        available_s: Until the deadline, behind everybody else.
+        num_lanes: On which its images run side by side.
 
     Returns:
         None where not even exit 0 of every image fits.
     """
-    size = times.stage_costs.max_batch
-    seconds = [
-        num_images * times.stage_s(k, size, num_classified=size) / size
-        for k in range(costs.num_exits)
-    ]
-    usable_s = available_s * _USABLE_SHARE
+    seconds = [num_images * times.share_s(k, classify=True) for k in range(costs.num_exits)]
+    usable_s = available_s * num_lanes * _USABLE_SHARE
     low, high = num_images * costs.cumulative_macs[0], num_images * costs.cumulative_macs[-1]
     if usable_s < seconds[0]:
         return None

@@ -14,6 +14,8 @@ from service.api.server import DrainingServer
 from service.app import create_app
 from service.engine.clock import MonotonicClock
 from service.errors import ServiceError
+from service.frontends.refusal import refuse_foreign_workers
+from service.frontends.supervisor import GroupPlan, serve_group
 from service.log import configure_logging
 from service.models import CannotServe
 from service.settings import Settings, name_unknown_variables, read_environment
@@ -42,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_level, request_id=current_request_id.get)
     for phrase in name_unknown_variables(read_environment()):
         logger.warning("there is no setting %s", phrase)
-    if settings.switch_interval_ms is not None:
-        sys.setswitchinterval(settings.switch_interval_ms / 1000)
+    sys.setswitchinterval(settings.switch_interval_ms / 1000)
     return serve(settings)
 
 
@@ -72,6 +73,9 @@ def read_settings(options: argparse.Namespace) -> Settings:
 def serve(settings: Settings) -> int:
     """Build the application, listen, and return the exit status once told to leave."""
     try:
+        refuse_foreign_workers(read_environment())
+        if settings.frontends > 1:
+            return serve_group(group_plan(settings))
         app = create_app(settings)
     except (BundleError, CannotServe, ServiceError, OSError) as refused:
         logger.critical("cannot start: %s", refused)
@@ -79,3 +83,15 @@ def serve(settings: Settings) -> int:
     server = DrainingServer(app, settings, MonotonicClock())
     server.run()
     return 0 if server.started else EXIT_FAILED
+
+
+def group_plan(settings: Settings) -> GroupPlan:
+    """Return the processes that serve together; they read the same environment."""
+    listening = {"ANYTIME_HOST": settings.host, "ANYTIME_PORT": str(settings.port)}
+    return GroupPlan(
+        num_front_ends=settings.frontends,
+        host=settings.host,
+        port=settings.port,
+        environment={**read_environment(), **listening},
+        leave_within_s=settings.drain_s + settings.shutdown_timeout_s,
+    )

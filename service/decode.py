@@ -85,6 +85,10 @@ class Decoder:
         """Return when the present backlog will have been decoded, by what images took so far."""
         return self._pool.retry_after_s()
 
+    def backlog_s(self) -> float:
+        """Return how long an image that came now would wait for its pixels; 0 where none waits."""
+        return self._pool.backlog_s()
+
     async def decode(
         self, upload: Upload, *, size: ImageSize, worked: Worked | None = None
     ) -> Pixels:
@@ -102,17 +106,43 @@ class Decoder:
             Overloaded: Too many requests wait for the pool already.
             ShuttingDown: The decoder is closed.
         """
+        pixels = self.decode_at_once(upload, size=size, worked=worked)
+        if pixels is not None:
+            return pixels
+        return await self.decode_in_turn(upload, size=size, worked=worked)
+
+    def decode_at_once(
+        self, upload: Upload, *, size: ImageSize, worked: Worked | None = None
+    ) -> Pixels | None:
+        """Return the pixels of an image that costs less than a hop to a thread; None of another.
+
+        Raises what `decode` does of the image itself.
+        """
         data, max_pixels = upload.data, self._limits.max_pixels
         if upload.kind is UploadKind.ARRAY:
-            return await self._decode_frame(view_frame(data), size, worked)
+            return self._frame_at_once(view_frame(data), size, worked)
         if not opens_at_once(data):
-            return await self._in_pool(
-                lambda: decode_image(data, size=size, max_pixels=max_pixels), worked
-            )
-        image = _metered(lambda: open_image(data, max_pixels=max_pixels), worked)
-        if loads_at_once(image.width, image.height):
-            return _metered(lambda: load_pixels(image, size=size), worked)
-        return await self._in_pool(lambda: load_pixels(image, size=size), worked)
+            return None
+        began_s = time.thread_time()
+        image = open_image(data, max_pixels=max_pixels)
+        if not loads_at_once(image.width, image.height):
+            return None
+        pixels = load_pixels(image, size=size)
+        if worked is not None:
+            worked(time.thread_time() - began_s)
+        return pixels
+
+    async def decode_in_turn(
+        self, upload: Upload, *, size: ImageSize, worked: Worked | None = None
+    ) -> Pixels:
+        """Return the pixels of one image, decoded in the pool; for the rest see `decode`."""
+        data, max_pixels = upload.data, self._limits.max_pixels
+        if upload.kind is UploadKind.ARRAY:
+            frame = view_frame(data)
+            return await self._in_pool(lambda: _fit_frame(frame, size), worked)
+        return await self._in_pool(
+            lambda: decode_image(data, size=size, max_pixels=max_pixels), worked
+        )
 
     async def decode_batch(
         self, batch: BatchUpload, *, size: ImageSize, worked: Worked | None = None
@@ -144,14 +174,16 @@ class Decoder:
         """Take nothing more; the threads end by themselves."""
         self._pool.close()
 
-    async def _decode_frame(self, frame: Pixels, size: ImageSize, worked: Worked | None) -> Pixels:
+    def _frame_at_once(
+        self, frame: Pixels, size: ImageSize, worked: Worked | None
+    ) -> Pixels | None:
         height, width = frame.shape[:2]
         limit_pixels(height * width, self._limits.max_pixels)
         if (height, width) == (size.height, size.width):
             return frame
         if loads_at_once(width, height):
             return _metered(lambda: _fit_frame(frame, size), worked)
-        return await self._in_pool(lambda: _fit_frame(frame, size), worked)
+        return None
 
     async def _decode_frames(
         self, frames: Pixels, size: ImageSize, worked: Worked | None

@@ -17,6 +17,7 @@ ServiceError
 └── InferenceFailed           the caller cannot
     ├── DeadlineMissed        admitted, and no exit by its deadline
     ├── BackendFailed
+    ├── ReplicaLost           a stage hangs, and this process gives itself up
     └── EngineStopped
 
 The HTTP status of each is in `service.api.problems`; nothing below the API knows HTTP. Numbers a
@@ -152,6 +153,14 @@ class DeadlineMissed(InferenceFailed):
 
 class BackendFailed(InferenceFailed):
     """A stage raised or gave logits that are not finite, before any exit had answered."""
+
+
+class ReplicaLost(InferenceFailed):
+    """A stage hangs; this process ends and its supervisor starts another."""
+
+    def __init__(self, *, retry_after_s: float = 1.0) -> None:
+        super().__init__("a stage of the network hangs; this server is being replaced")
+        self.retry_after_s = retry_after_s
 
 
 class EngineStopped(InferenceFailed):

@@ -1,13 +1,13 @@
 """Which refusal a deadline gets: one that no server keeps, or one this server is too busy for."""
 
 from service.decode import Decoder
-from service.engine.engine import Engine
+from service.engine.door import Prospects
 from service.errors import DeadlineInfeasible, Overloaded
 from service.stopwatch import Stopwatch
 
 
 def refuse_late(
-    watch: Stopwatch, *, deadline_s: float, work_s: float, engine: Engine, decoder: Decoder
+    watch: Stopwatch, *, deadline_s: float, work_s: float, engine: Prospects, decoder: Decoder
 ) -> DeadlineInfeasible | Overloaded:
     """Return the refusal of a request whose first exit would come after its deadline.
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from model_store.catalog import Catalog
 from model_store.expectation import CrossFit
+from model_store.gains import GainTable
 from model_store.reader import Bundle, open_bundle
 from model_store.thresholds import HoldoutConfidences
 from service.backends.base import ModelKey
@@ -52,6 +53,7 @@ class Model:
                 temperatures=tuple(bundle.calibration.temperatures.tolist()),
                 border_bytes=manifest.border_bytes,
                 input_shape=(image.channels, image.height, image.width),
+                gains=GainTable.from_calibration(bundle.calibration),
             ),
             holdout=HoldoutConfidences(confidences),
             expectation=CrossFit(bundle.costs, confidences, is_right),

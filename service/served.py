@@ -1,7 +1,7 @@
 """What is served, as callers ask for it: names and versions, and what each exit costs."""
 
 from service.commands import ExitInfo, ModelInfo, ModelVersions
-from service.engine.engine import Engine
+from service.engine.door import Prospects
 from service.models import Model, Models
 
 
@@ -15,7 +15,9 @@ class ServedModels:
         device: That it runs on.
     """
 
-    def __init__(self, models: Models, engine: Engine, *, backend_name: str, device: str) -> None:
+    def __init__(
+        self, models: Models, engine: Prospects, *, backend_name: str, device: str
+    ) -> None:
         self._models = models
         self._engine = engine
         self._backend_name = backend_name

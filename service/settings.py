@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import model_store
@@ -71,8 +78,19 @@ class Settings(BaseSettings):
         pattern=r"^(cpu|auto|cuda(:\d+)?)$",
         description="`cpu`, `cuda`, `cuda:1`, or `auto`, which takes what is there and says so.",
     )
+    frontends: PositiveInt = Field(
+        1,
+        le=64,
+        description="HTTP processes that share one engine process; 1: everything in one process.",
+    )
+    lanes: PositiveInt | None = Field(
+        None, description="Batches that run side by side; unset: measured at the start."
+    )
     threads: PositiveInt | None = Field(
-        None, description="Threads of the runtime; unset: as many as cores may be used."
+        None, description="Threads that one batch is spread over; unset: measured at the start."
+    )
+    lane_nice: NonNegativeInt = Field(
+        10, le=19, description="By how much lanes stand back for the event loop, as `nice` counts."
     )
     max_batch: PositiveInt = Field(
         32, le=1024, description="Most images that run one stage together."
@@ -83,10 +101,18 @@ class Settings(BaseSettings):
         description="Images of a batch that are decided together; larger batches run in windows.",
     )
     soft_deadline_ms: PositiveFloat = Field(
-        2000, description="When a request without a deadline counts as due, for ordering alone."
+        2000, description="When a request without a deadline counts as due."
     )
     batch_soft_deadline_ms: PositiveFloat = Field(
         60_000, description="The same for a batch without a deadline."
+    )
+    background_share: NonNegativeFloat = Field(
+        0.1,
+        le=0.5,
+        description="Part of the lanes' time for overdue work that has no deadline.",
+    )
+    wedged_s: PositiveFloat = Field(
+        5, description="A stage that runs for so long, and 10 times its usual, ends the process."
     )
     max_in_flight: PositiveInt = Field(
         1024, description="Images admitted and not yet settled; beyond it requests are refused."
@@ -121,8 +147,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
     )
-    switch_interval_ms: PositiveFloat | None = Field(
-        None, le=100, description="Python's thread switch interval; unset: Python's own, 5 ms."
+    switch_interval_ms: PositiveFloat = Field(
+        1, le=100, description="How long one Python thread may keep the others waiting."
     )
 
     @property
@@ -145,11 +171,6 @@ class Settings(BaseSettings):
     def max_pixels(self) -> int:
         """Most pixels of one image."""
         return int(self.max_megapixels * 1e6)
-
-    @property
-    def num_threads(self) -> int:
-        """Threads the runtime gets."""
-        return self.threads or len(os.sched_getaffinity(0))
 
 
 def name_unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -17,6 +17,15 @@ class Stopwatch:
         held_up_s: How much of that it waited for this server to take it up.
     """
 
+    __slots__ = (
+        "_arrived_at",
+        "_clock",
+        "_decoded_s",
+        "_decoder_s",
+        "_received_s",
+        "held_up_s",
+    )
+
     def __init__(
         self, clock: Clock, arrived_at: float, received_s: float, held_up_s: float = 0.0
     ) -> None:
@@ -32,6 +41,10 @@ class Stopwatch:
         """Count what happens inside as decoding, waiting for a decoder included."""
         began_at = self._clock.now()
         yield
+        self.decoded_since(began_at)
+
+    def decoded_since(self, began_at: float) -> None:
+        """Count the time from an instant until now as decoding."""
         self._decoded_s += self._clock.now() - began_at
 
     def decoder_worked(self, seconds: float) -> None:

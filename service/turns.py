@@ -49,6 +49,12 @@ class TurnPool:
         """Pieces of work that are not done."""
         return self._waiting
 
+    def backlog_s(self) -> float:
+        """Return how long an item that came now would wait for its turn, and take."""
+        if not self._waiting:
+            return 0.0
+        return (self._backlog + 1) * self._item_s / self._num_threads
+
     def retry_after_s(self) -> float:
         """Return when the present backlog will be done, by what items took so far."""
         return max(1, self._backlog) * self._item_s / self._num_threads

@@ -8,7 +8,7 @@ by the API, which hands over the parts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.archives import Archive, ZippedFile, read_tar, read_zip
 from service.arrays import ARRAY_MAGIC
@@ -53,8 +53,7 @@ class UploadKind(StrEnum):
     ARRAY = "array"  # .npy
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """One image as it was sent."""
 
     kind: UploadKind
@@ -109,11 +108,12 @@ def read_image(body: bytes, content_type: str | None = None) -> Upload:
         UnsupportedMediaType: The type declares something that is no image.
         BadRequest: An array was declared and is not there.
     """
-    media_type = _media_type(content_type)
     is_array = body.startswith(ARRAY_MAGIC)
+    media_type = _media_type(content_type) if content_type else ""
     if media_type == _ARRAY and not is_array:
         raise BadRequest("the body is not an array in the .npy format")
-    if media_type not in _UNTOLD | {_ARRAY} and not media_type.startswith("image/"):
+    is_image = media_type.startswith("image/") or media_type in _UNTOLD or media_type == _ARRAY
+    if not is_image:
         raise UnsupportedMediaType(media_type, accepted=IMAGE_MEDIA_TYPES)
     return Upload(UploadKind.ARRAY if is_array else UploadKind.ENCODED, body)
 

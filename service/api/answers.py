@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from service.api.encoding import encode_json
 from service.api.ranking import Ranking, rank_records
 from service.backends.base import ModelKey
-from service.commands import Classified, DeadlineReport, Timing
+from service.commands import DeadlineReport, Timing
 from service.engine.request import Answer, ExitRecord
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -30,17 +29,6 @@ class AnswerForm:
     detail: bool
 
 
-def classify_json(done: Classified, form: AnswerForm) -> str:
-    """Return the answer for one image as `ClassifyResponse` describes it."""
-    words = ModelWords(done.labels, done.temperatures, done.costs.cumulative_macs)
-    document: JsonObject = {"model": model_json(done.model)}
-    document.update(answers_json([done.answer], words, form)[0])
-    document["cost"] = cost_json(done.spent_macs, words)
-    document["deadline"] = deadline_json(done.deadline)
-    document["timing_ms"] = timing_json(done.timing)
-    return encode_json(document)
-
-
 def answers_json(
     answers: Sequence[Answer], words: ModelWords, form: AnswerForm
 ) -> list[JsonObject]:
@@ -53,7 +41,7 @@ def answers_json(
         for answer, ranking in zip(answers, rankings, strict=True)
     ]
     if form.detail:
-        for document, passed in zip(written, _passed_json(answers, words), strict=True):
+        for document, passed in zip(written, passed_json(answers, words), strict=True):
             document["exits"] = passed
     return written
 
@@ -77,7 +65,7 @@ def _answer_json(
     return document
 
 
-def _passed_json(answers: Sequence[Answer], words: ModelWords) -> list[list[JsonObject]]:
+def passed_json(answers: Sequence[Answer], words: ModelWords) -> list[list[JsonObject]]:
     """Return what every exit on the way said, for each answer."""
     records: list[ExitRecord] = [record for answer in answers for record in answer.passed]
     rankings = iter(rank_records(records, words.temperatures, 1))
@@ -106,8 +94,12 @@ def model_json(key: ModelKey) -> JsonObject:
 
 def cost_json(macs: int, words: ModelWords) -> JsonObject:
     """Return what was executed, in both units and as a share of full depth."""
-    share = round(macs / words.cumulative_macs[-1], 6)
-    return {"macs": macs, "flops": 2 * macs, "share_of_full": share}
+    return {"macs": macs, "flops": 2 * macs, "share_of_full": share_of_full(macs, words)}
+
+
+def share_of_full(macs: int, words: ModelWords) -> float:
+    """Return what was executed as a share of full depth with every classifier."""
+    return round(macs / words.cumulative_macs[-1], 6)
 
 
 def deadline_json(report: DeadlineReport | None) -> JsonObject | None:

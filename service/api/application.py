@@ -13,8 +13,11 @@ from starlette.types import ASGIApp
 from service.api.arrival import ArrivalClock
 from service.api.batch_route import BatchEndpoint, batch_router
 from service.api.body import BodyLimits, BufferLedger
-from service.api.classify_route import ClassifyEndpoint, classify_router
-from service.api.entrance import Entrance
+from service.api.books import Books
+from service.api.classify_endpoint import PATH as CLASSIFY_PATH
+from service.api.classify_endpoint import ClassifyEndpoint
+from service.api.classify_route import classify_router
+from service.api.entrance import DirectPath, Entrance, FrontDesk
 from service.api.failures import ProblemTeller
 from service.api.health import Health, health_router
 from service.api.intake import Intake
@@ -64,7 +67,8 @@ class Application(FastAPI):
 
     Args:
         health: Whoever runs the application announces the end there.
-        entrance: Wraps everything else.
+        front_desk: Where requests are written down, and the route that goes around FastAPI; a
+            server may hand such requests over without a detour through ASGI.
         options: FastAPI's.
     """
 
@@ -72,16 +76,16 @@ class Application(FastAPI):
         self,
         *,
         health: Health,
-        entrance: Callable[[ASGIApp], ASGIApp],
+        front_desk: FrontDesk,
         **options: Any,  # noqa: ANN401 - FastAPI's own
     ) -> None:
         super().__init__(**options)
         self.health = health
-        self._entrance = entrance
+        self.front_desk = front_desk
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return everything a request goes through, outermost first."""
-        return self._entrance(super().build_middleware_stack())
+        return Entrance(super().build_middleware_stack(), self.front_desk)
 
     def openapi(self) -> dict[str, Any]:
         """Return the schema, with the problems that routes refer to."""
@@ -111,9 +115,15 @@ def create_application(services: Services, surroundings: Surroundings) -> Applic
             finally:
                 health.close()
 
+    reception = Reception(health=health, intake=_intake(settings), clock=clock, metrics=metrics)
+    teller = ProblemTeller(metrics)
+    classify = ClassifyEndpoint(services.classify, reception, teller)
     app = Application(
         health=health,
-        entrance=lambda inner: Entrance(inner, arrivals=arrivals, clock=clock, metrics=metrics),
+        front_desk=FrontDesk(
+            Books(arrivals, clock, metrics),
+            DirectPath("POST", CLASSIFY_PATH, classify.serve, classify.start),
+        ),
         title="anytime-server",
         version="1",
         description=_DESCRIPTION,
@@ -122,23 +132,14 @@ def create_application(services: Services, surroundings: Surroundings) -> Applic
         redoc_url=None,
         redirect_slashes=False,
     )
-    ProblemTeller(metrics).install(app)
-    _include_routes(app, services, surroundings, metrics)
-    return app
-
-
-def _include_routes(
-    app: FastAPI, services: Services, surroundings: Surroundings, metrics: RequestMetrics
-) -> None:
-    settings, health, clock = surroundings.settings, surroundings.health, surroundings.clock
-    reception = Reception(health=health, intake=_intake(settings), clock=clock, metrics=metrics)
-    classify = ClassifyEndpoint(services.classify, reception)
+    teller.install(app)
     app.include_router(classify_router(classify, settings))
     app.include_router(batch_router(BatchEndpoint(services.batch, reception), settings))
     app.include_router(plan_router(services.plan, health))
     app.include_router(models_router(services.models))
     app.include_router(health_router(health))
     app.include_router(_metrics_router(surroundings.registry))
+    return app
 
 
 def _intake(settings: Settings) -> Intake:

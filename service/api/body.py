@@ -1,12 +1,12 @@
 """Bodies as they arrive: counted before and while they are read, and not waited for too long."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final, Protocol
 
-from starlette.requests import Request
+from starlette.types import Receive
 
 from service.api.hangup import ClientGone
 from service.errors import BadRequest, Overloaded, PayloadTooLarge, RequestTimeout
@@ -21,6 +21,14 @@ class BodySink(Protocol):
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes in."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """A body that is on its way."""
+
+    receive: Receive
+    declared: bytes | None  # its Content-Length, as sent
 
 
 class WholeBody:
@@ -48,12 +56,30 @@ class BodyLimits:
     timeout_s: float  # for all of it
 
 
-class BufferAccount:
-    """What one request holds of the memory for bodies; made by `BufferLedger.account`."""
+class BufferAccount(AbstractContextManager["BufferAccount"]):
+    """What one request holds of the memory for bodies, until the block ends.
+
+    Made by `BufferLedger.account`.
+    """
+
+    __slots__ = ("_ledger", "held_bytes")
 
     def __init__(self, ledger: "BufferLedger") -> None:
         self._ledger = ledger
         self.held_bytes = 0
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Hold nothing any more; a second time does nothing."""
+        held_bytes, self.held_bytes = self.held_bytes, 0
+        self._ledger.give_back(held_bytes)
 
     def hold(self, num_bytes: int) -> None:
         """Hold so many bytes in all, if that is more than now.
@@ -86,18 +112,38 @@ class BufferLedger:
             raise Overloaded(retry_after_s=_ROOM_AGAIN_S)
         self._free_bytes -= num_bytes
 
-    @contextmanager
-    def account(self) -> Iterator[BufferAccount]:
+    def give_back(self, num_bytes: int) -> None:
+        """Take so many bytes no longer."""
+        self._free_bytes += num_bytes
+
+    def account(self) -> BufferAccount:
         """Hold what a request needs until the block ends."""
-        account = BufferAccount(self)
-        try:
-            yield account
-        finally:
-            self._free_bytes += account.held_bytes
+        return BufferAccount(self)
+
+
+def take_body(
+    body: bytes, declared: bytes | None, limits: BodyLimits, account: BufferAccount
+) -> None:
+    """Hold a body that is there already to what `receive_body` would.
+
+    Args:
+        body: All of it.
+        declared: Its Content-Length, as sent.
+        limits: What it may take.
+        account: Pays for it.
+
+    Raises:
+        PayloadTooLarge: It is too large.
+        Overloaded: There is no memory for it now.
+    """
+    if declared is not None:
+        _check_size(_num_bytes(declared), limits)
+    _check_size(len(body), limits)
+    account.hold(len(body))
 
 
 async def receive_body(
-    request: Request, sink: BodySink, limits: BodyLimits, account: BufferAccount
+    arriving: Arriving, sink: BodySink, limits: BodyLimits, account: BufferAccount
 ) -> None:
     """Feed a request's body to a sink.
 
@@ -107,23 +153,23 @@ async def receive_body(
         Overloaded: There is no memory for it now.
         ClientGone: The client hung up before the end.
     """
-    declared = _declared_bytes(request)
-    if declared is not None:
-        _check_size(declared, limits)
-        account.hold(declared)
+    if arriving.declared is not None:
+        declared_bytes = _num_bytes(arriving.declared)
+        _check_size(declared_bytes, limits)
+        account.hold(declared_bytes)
     try:
         async with asyncio.timeout(limits.timeout_s):
-            await _pump(request, sink, limits, account)
+            await _pump(arriving.receive, sink, limits, account)
     except TimeoutError:
         raise RequestTimeout(limit_s=limits.timeout_s) from None
 
 
 async def _pump(
-    request: Request, sink: BodySink, limits: BodyLimits, account: BufferAccount
+    receive: Receive, sink: BodySink, limits: BodyLimits, account: BufferAccount
 ) -> None:
     num_bytes = 0
     while True:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk = message.get("body", b"")
@@ -136,13 +182,10 @@ async def _pump(
             return
 
 
-def _declared_bytes(request: Request) -> int | None:
-    text = request.headers.get("content-length")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
+def _num_bytes(declared: bytes) -> int:
+    if not (declared.isdigit() and len(declared) <= _MAX_LENGTH_DIGITS):
         raise BadRequest("Content-Length is no number of bytes")
-    return int(text)
+    return int(declared)
 
 
 def _check_size(num_bytes: int, limits: BodyLimits) -> None:

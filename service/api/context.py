@@ -14,7 +14,7 @@ current_request_id: ContextVar[str | None] = ContextVar("current_request_id", de
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request; made and read by the entrance, which owns it; handlers set what came of it."""
+    """One request; made and read by `Books`, which own it; handlers set what came of it."""
 
     arrived_at: float  # monotonic
     request_id: str
@@ -26,7 +26,6 @@ class RequestContext:
 def attach_context(scope: Scope, context: RequestContext) -> None:
     """Make a request's context known to whoever handles it."""
     scope[_SCOPE_KEY] = context
-    current_request_id.set(context.request_id)
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -4,128 +4,95 @@ Plain ASGI, as every wrapper of the application: what starlette offers instead r
 a task group of its own.
 """
 
-import logging
-import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.arrival import ArrivalClock
+from service.api.books import Books, name_task
 from service.api.context import RequestContext, attach_context
-from service.api.request_metrics import RequestMetrics
-from service.engine.clock import Clock
+from service.api.exchange import AsgiExchange, Exchange
+from service.api.whole_request import WholeRequest
 
-# Asked all the time, by machines.
-_QUIET_ROUTES: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 _VERSION_PREFIX: Final = "/v1"
-_REQUEST_ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """One request that is over, as the log and the metrics know it."""
+class DirectPath:
+    """A route of one path and method whose requests go around the framework."""
 
     method: str
-    route: str  # the route's template, or "unmatched"
-    status: int | None  # None: nothing was sent
-    outcome: str  # "ok", "hung-up", or the slug of a problem
-    elapsed_s: float
+    path: str  # its template too
+    serve: Callable[[Exchange], Awaitable[None]]
+    start: Callable[[WholeRequest, Callable[[WholeRequest], None]], bool]  # without a task, or not
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """Every path that means it."""
+        return self.path, f"{_VERSION_PREFIX}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDesk:
+    """Where requests are written down, and the one route that the framework is not asked for."""
+
+    books: Books
+    direct: DirectPath
 
 
 class Entrance:
-    """Dates requests, names them, serves ``/v1`` as what it stands for, and keeps the books.
+    """Opens and closes the books on requests, and serves ``/v1`` as what it stands for.
 
     Args:
         app: Everything else.
-        arrivals: Says when a request arrived.
-        clock: Monotonic, that of `arrivals`.
-        metrics: Told when a request comes in and when it is over.
+        desk: Where requests are written down, and what `app` is not asked for.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        arrivals: ArrivalClock,
-        clock: Clock,
-        metrics: RequestMetrics,
-    ) -> None:
+    def __init__(self, app: ASGIApp, desk: FrontDesk) -> None:
         self._app = app
-        self._arrivals = arrivals
-        self._clock = clock
-        self._metrics = metrics
+        self._books = desk.books
+        self._direct = desk.direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or pass on what is none."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        called_at = self._clock.now()
-        arrived_at = self._arrivals.arrived_at(headers.get(b"x-request-start"))
-        context = RequestContext(
-            arrived_at=arrived_at,
-            request_id=_request_id(headers.get(b"x-request-id")),
-            held_up_s=max(0.0, called_at - arrived_at),
-        )
+        context = self._books.open(dict(scope["headers"]))
+        name_task(context)
         attach_context(scope, context)
-        _enter_version(scope)
-        identity = (b"x-request-id", context.request_id.encode())
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                context.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), identity]
-            await send(message)
-
-        self._metrics.request_began()
+        method, path = scope["method"], scope["path"]
+        direct = self._direct
+        is_direct = path in direct.paths and method == direct.method and not scope.get("root_path")
         try:
-            await self._app(scope, receive, send_named)
+            if is_direct:
+                await direct.serve(AsgiExchange(scope, receive, send))
+            else:
+                _enter_version(scope)
+                await self._app(scope, receive, _named(send, context))
         finally:
-            self._close_books(scope, context)
-
-    def _close_books(self, scope: Scope, context: RequestContext) -> None:
-        route = scope.get("route")
-        record = RequestRecord(
-            method=scope["method"],
-            route=getattr(route, "path", "unmatched"),
-            status=context.status,
-            outcome=context.outcome,
-            elapsed_s=self._clock.now() - context.arrived_at,
-        )
-        self._metrics.request_ended(
-            route=record.route, outcome=record.outcome, elapsed_s=record.elapsed_s
-        )
-        log_access(record, path=scope["path"])
+            route = direct.path if is_direct else _route_of(scope)
+            self._books.close(context, method=method, path=path, route=route)
 
 
-def log_access(record: RequestRecord, *, path: str) -> None:
-    """Write the one line that every request leaves in the log."""
-    level = logging.DEBUG if record.route in _QUIET_ROUTES else logging.INFO
-    logger.log(
-        level,
-        "%s %s %s",
-        record.method,
-        path,
-        record.outcome,
-        extra={
-            "route": record.route,
-            "status": record.status,
-            "outcome": record.outcome,
-            "elapsed_ms": round(1000 * record.elapsed_s, 3),
-        },
-    )
+def _named(send: Send, context: RequestContext) -> Send:
+    """Put a request's id on its response, and note the status."""
+    identity = (b"x-request-id", context.request_id.encode())
+
+    async def send_named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            context.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), identity]
+        await send(message)
+
+    return send_named
 
 
-def _request_id(sent: bytes | None) -> str:
-    """Keep the caller's id where it can stand in a header and a log line, else make one."""
-    if sent is not None and _REQUEST_ID.fullmatch(sent):
-        return sent.decode()
-    return uuid4().hex
+def _route_of(scope: Scope) -> str:
+    """Return the template of the route that took a request, or "unmatched"."""
+    path: str = getattr(scope.get("route"), "path", "unmatched")
+    return path
 
 
 def _enter_version(scope: Scope) -> None:

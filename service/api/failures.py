@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.context import context_of
-from service.api.encoding import json_response
+from service.api.context import RequestContext, context_of
+from service.api.encoding import encode_json
+from service.api.exchange import Reply, response_of
 from service.api.hangup import ClientGone
 from service.api.problems import (
     BAD_REQUEST,
@@ -63,11 +64,16 @@ class ProblemTeller:
         app.add_exception_handler(HTTPException, self._tell_framework)
         app.add_exception_handler(Exception, self._tell_defect)
 
-    async def _tell_refusal(self, request: Request, error: Exception) -> Response:
-        if not isinstance(error, ServiceError):
-            raise error
+    def refusal(self, error: ServiceError, context: RequestContext, *, has_deadline: bool) -> Reply:
+        """Return what a caller is told of an error of ours.
+
+        Args:
+            error: Any.
+            context: Of the request; learns the outcome.
+            has_deadline: Whether the request named one.
+        """
         problem = problem_of(error)
-        cause = deadline_miss_cause(error, has_deadline="deadline_ms" in request.query_params)
+        cause = deadline_miss_cause(error, has_deadline=has_deadline)
         if cause is not None:
             self._metrics.deadline_missed(cause)
         if problem.kind.status is HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -75,7 +81,19 @@ class ProblemTeller:
         headers = problem.headers()
         if isinstance(error, RequestTimeout):
             headers["Connection"] = "close"  # or the rest of the body would still be waited for
-        return self._respond(request, problem, headers)
+        return self._reply(problem, context, headers)
+
+    def defect(self, context: RequestContext) -> Reply:
+        """Return what a caller is told of an exception that nobody expected."""
+        problem = Problem(INTERNAL_ERROR, "the request met a defect; the log knows its id")
+        return self._reply(problem, context, {})
+
+    async def _tell_refusal(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, ServiceError):
+            raise error
+        has_deadline = "deadline_ms" in request.query_params
+        context = context_of(request.scope)
+        return response_of(self.refusal(error, context, has_deadline=has_deadline))
 
     async def _tell_nobody(self, request: Request, error: Exception) -> Response:
         del error
@@ -87,22 +105,25 @@ class ProblemTeller:
             raise error
         kind = _KIND_BY_STATUS.get(error.status_code, BAD_REQUEST)
         problem = Problem(kind, "/openapi.json describes what there is")
-        return self._respond(request, problem, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        return response_of(self._reply(problem, context_of(request.scope), headers))
 
     async def _tell_defect(self, request: Request, error: Exception) -> Response:
         # The caller of this raises the error again, and the server in front logs its traceback.
         del error
-        problem = Problem(INTERNAL_ERROR, "the request met a defect; the log knows its id")
-        return self._respond(request, problem, {})
+        return response_of(self.defect(context_of(request.scope)))
 
-    def _respond(self, request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-        context_of(request.scope).outcome = problem.kind.slug
+    def _reply(self, problem: Problem, context: RequestContext, headers: dict[str, str]) -> Reply:
+        context.outcome = problem.kind.slug
         self._metrics.problem_told(problem.kind.slug)
-        return json_response(
-            problem.as_json(),
+        return Reply(
             status=int(problem.kind.status),
-            media_type=PROBLEM_MEDIA_TYPE,
-            headers=headers,
+            media_type=PROBLEM_MEDIA_TYPE.encode(),
+            body=encode_json(problem.as_json()).encode(),
+            headers=tuple(
+                (name.lower().encode("latin-1"), value.encode("latin-1"))
+                for name, value in headers.items()
+            ),
         )
 
 

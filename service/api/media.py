@@ -13,6 +13,10 @@ _ARRAY: Final = "application/x-npy"
 _ARCHIVES: Final = frozenset(
     {"application/zip", "application/x-zip-compressed", "application/x-tar"}
 )
+# Told apart without being taken apart: nearly all requests have one of these.
+_USUAL: Final = frozenset(
+    {None, b"application/octet-stream", b"application/x-npy", b"image/jpeg", b"image/png"}
+)
 
 
 class BodyForm(Enum):
@@ -22,12 +26,14 @@ class BodyForm(Enum):
     WHOLE = "whole"  # what it is, its bytes and its type say together
 
 
-def image_form(content_type: str | None) -> BodyForm:
+def image_form(content_type: bytes | None) -> BodyForm:
     """Return how the body of one image is read.
 
     Raises:
         UnsupportedMediaType: The type cannot hold an image.
     """
+    if content_type in _USUAL:
+        return BodyForm.WHOLE
     media_type = _media_type(content_type)
     if media_type == _FORM:
         return BodyForm.FORM
@@ -36,7 +42,7 @@ def image_form(content_type: str | None) -> BodyForm:
     raise UnsupportedMediaType(media_type, accepted=IMAGE_MEDIA_TYPES)
 
 
-def batch_form(content_type: str | None) -> BodyForm:
+def batch_form(content_type: bytes | None) -> BodyForm:
     """Return how the body of a batch is read.
 
     Raises:
@@ -50,5 +56,10 @@ def batch_form(content_type: str | None) -> BodyForm:
     raise UnsupportedMediaType(media_type, accepted=BATCH_MEDIA_TYPES)
 
 
-def _media_type(content_type: str | None) -> str:
-    return (content_type or "").partition(";")[0].strip().lower()
+def text_of(content_type: bytes | None) -> str | None:
+    """Return a header as text; one that is not there stays so."""
+    return None if content_type is None else content_type.decode("latin-1")
+
+
+def _media_type(content_type: bytes | None) -> str:
+    return (text_of(content_type) or "").partition(";")[0].strip().lower()

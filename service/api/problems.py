@@ -21,6 +21,7 @@ from service.errors import (
     NotReady,
     Overloaded,
     PayloadTooLarge,
+    ReplicaLost,
     RequestTimeout,
     ServiceError,
     ShuttingDown,
@@ -121,6 +122,9 @@ PROBLEM_BY_ERROR: Final[dict[type[ServiceError], ProblemKind]] = {
         "deadline-missed", "No exit was reached in time", HTTPStatus.GATEWAY_TIMEOUT
     ),
     BackendFailed: INFERENCE_FAILED,
+    ReplicaLost: ProblemKind(
+        "replica-lost", "This server is being replaced", HTTPStatus.SERVICE_UNAVAILABLE
+    ),
     EngineStopped: SHUTTING_DOWN,
 }
 
@@ -144,7 +148,7 @@ def problem_of(error: ServiceError) -> Problem:
 
 def retry_after_of(error: ServiceError) -> float | None:
     """Return after how many seconds the same request may fare better; None where it would not."""
-    if isinstance(error, Overloaded | NotReady | ShuttingDown):
+    if isinstance(error, Overloaded | NotReady | ShuttingDown | ReplicaLost):
         return error.retry_after_s
     return _ENGINE_RETRY_S if isinstance(error, EngineStopped) else None
 

@@ -5,14 +5,17 @@ balancers notice; then the listener closes, what has begun is finished, and the 
 A second signal skips the waiting, a third one what has begun.
 """
 
+import asyncio
 import math
 import socket
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from service.api.application import Application
+from service.api.connection import HttpConnection
 from service.engine.clock import Clock
 from service.settings import Settings
 
@@ -34,6 +37,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=cast("type[asyncio.Protocol]", partial(HttpConnection, app.front_desk)),
                 host=settings.host,
                 port=settings.port,
                 lifespan="on",

@@ -27,6 +27,7 @@ from service.backends.tickets import Done, Failed
 from service.errors import BackendFailed
 
 _CALLS_KEPT = 10_000
+_BYTES_AN_IMAGE = 8  # a number, whatever the stage
 
 
 def numbered_images(
@@ -140,6 +141,10 @@ class _FakeFeatures:
     @property
     def num_rows(self) -> int:
         return len(self.images)
+
+    @property
+    def feature_bytes(self) -> int:
+        return _BYTES_AN_IMAGE * len(self.images)
 
 
 class FakeBackend:

@@ -8,15 +8,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.backends.devices import Device
+from service.backends.host_rows import HostArray, pick
 from service.backends.selection import Selection
 
-HostArray: TypeAlias = NDArray[np.float32]
 DeviceValue: TypeAlias = onnxruntime.OrtValue
 Session: TypeAlias = onnxruntime.InferenceSession
 
 
 class HostFeatures:
-    """Arrays. A run of rows is a view; anything else is copied once."""
+    """Arrays, as NumPy has them."""
 
     def put(self, array: HostArray) -> HostArray:
         """Return the array itself."""
@@ -28,15 +28,7 @@ class HostFeatures:
 
     def pick(self, tensors: Sequence[HostArray], selections: Sequence[Selection]) -> HostArray:
         """Return the selected rows; see `TensorStore.pick`."""
-        if len(tensors) == 1:
-            return _rows(tensors[0], selections[0])
-        num_rows = sum(len(selection.rows) for selection in selections)
-        joined = np.empty((num_rows, *tensors[0].shape[1:]), dtype=np.float32)
-        end = 0
-        for tensor, selection in zip(tensors, selections, strict=True):
-            start, end = end, end + len(selection.rows)
-            _copy_rows(tensor, selection, joined[start:end])
-        return joined
+        return pick(tensors, selections)
 
     def graph(
         self, session: Session, inputs: Sequence[str], outputs: Sequence[str]
@@ -104,28 +96,10 @@ class DeviceFeatures:
         return run
 
     def _gathered(self, tensor: DeviceValue, selection: Selection) -> DeviceValue:
-        rows = self._value(np.array(selection.rows, dtype=np.int64))
+        rows = self._value(selection.indices)
         return self._gather([tensor, rows])[0]
 
     def _value(self, array: NDArray[np.float32] | NDArray[np.int64]) -> DeviceValue:
         return onnxruntime.OrtValue.ortvalue_from_numpy(
             array, self._device.kind, self._device.index
         )
-
-
-def _rows(tensor: HostArray, selection: Selection) -> HostArray:
-    if selection.is_whole:
-        return tensor
-    if selection.is_run:
-        return tensor[selection.start : selection.stop]
-    return tensor.take(selection.rows, axis=0)
-
-
-def _copy_rows(tensor: HostArray, selection: Selection, target: HostArray) -> None:
-    if not selection.rows:
-        return
-    if selection.is_run:
-        target[:] = tensor[selection.start : selection.stop]
-        return
-    # Out-of-range rows were refused; told to look for them, `take` would go through a buffer.
-    np.take(tensor, selection.rows, axis=0, out=target, mode="clip")

@@ -175,6 +175,7 @@ def _load(
                 trunk=opened(stage.trunk.file, border, left),
                 classifier=opened(stage.classifier.file, read, {LOGITS_TENSOR: (num_classes,)}),
                 classifier_reads=tuple(map(list(left).index, read)),
+                border_bytes=stage.output_bytes,
             )
         )
         border = left

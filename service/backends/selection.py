@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.errors import BackendFailed
 
-_BATCH_SIZES = 1024  # remembered, of which a server uses a few
+_REMEMBERED = 4096
+_SHORT = 16  # rows; longer selections seldom come again, and would fill the memory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """Rows of a batch, in the order in which they are wanted; all of them exist."""
 
     rows: tuple[int, ...]
+    indices: NDArray[np.int64]  # the same, made once for all tensors they are picked from
     is_run: bool  # each row follows the one before it: a view will do
     is_whole: bool  # all rows in order: nothing needs to be picked
 
@@ -35,16 +40,16 @@ def select(rows: Sequence[int], *, of: int) -> Selection:
         BackendFailed: One of them is not there.
     """
     wanted = tuple(rows)
-    whole = _whole(of)
-    # Nearly always so, and between two stages every microsecond of Python counts.
-    if wanted == whole.rows:
-        return whole
+    # Between two stages every microsecond of Python counts, and small batches are all alike.
+    return _remembered(wanted, of) if len(wanted) <= _SHORT else _select(wanted, of)
+
+
+def _select(wanted: tuple[int, ...], of: int) -> Selection:
     if wanted and not 0 <= min(wanted) <= max(wanted) < of:
         raise BackendFailed(f"rows {min(wanted)} to {max(wanted)} asked for, there are {of}")
     is_run = bool(wanted) and wanted == tuple(range(wanted[0], wanted[0] + len(wanted)))
-    return Selection(wanted, is_run=is_run, is_whole=False)
+    indices = np.array(wanted, dtype=np.int64)
+    return Selection(wanted, indices, is_run=is_run, is_whole=is_run and len(wanted) == of)
 
 
-@lru_cache(maxsize=_BATCH_SIZES)
-def _whole(num_rows: int) -> Selection:
-    return Selection(tuple(range(num_rows)), is_run=True, is_whole=True)
+_remembered = lru_cache(maxsize=_REMEMBERED)(_select)

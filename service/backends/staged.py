@@ -5,7 +5,7 @@ A runtime brings its tensors, a store that picks rows of them, and its stages as
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from service.backends.base import (
     StageOutput,
     Ticket,
 )
+from service.backends.host_rows import pick
 from service.backends.requests import check_inputs, check_stage, model_of, select_rows
 from service.backends.selection import Selection, select
 from service.backends.tickets import Done, Failed
@@ -27,7 +28,7 @@ TensorT = TypeVar("TensorT")
 
 
 class TensorStore(Protocol[TensorT]):
-    """Where a runtime's tensors lie, and how rows of them are picked there."""
+    """Where a runtime's tensors lie, and how rows of them are picked there; for all threads."""
 
     def put(self, array: NDArray[np.float32]) -> TensorT:
         """Return a tensor of the same numbers; it may refer to the array."""
@@ -52,6 +53,7 @@ class LoadedStage(Generic[TensorT]):
     trunk: Callable[[Sequence[TensorT]], tuple[TensorT, ...]]
     classifier: Callable[[Sequence[TensorT]], tuple[TensorT, ...]]
     classifier_reads: tuple[int, ...]  # positions among what the trunk returns
+    border_bytes: int  # of what the trunk returns, for one image
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,13 @@ class LoadedModel(Generic[TensorT]):
     stages: tuple[LoadedStage[TensorT], ...]
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+# Not frozen, which would make them three times as slow to make; nobody writes to them.
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Features(Generic[TensorT]):
-    model: ModelKey
-    next_stage_index: int
-    tensors: tuple[TensorT, ...]  # finest scale first
+    stage: StageKey  # that reads them
+    tensors: tuple[TensorT, ...]  # finest scale first; of stage 0 pixels, in the host's memory
     num_rows: int
+    feature_bytes: int
 
 
 class StageRunner(Generic[TensorT]):
@@ -94,11 +97,10 @@ class StageRunner(Generic[TensorT]):
     def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
         """Take in pixels; see `StageBackend.put`."""
         check_inputs(inputs, image_shape=model_of(self._models, model).image_shape)
-        try:
-            tensor = self._store.put(np.ascontiguousarray(inputs))
-        except self._errors as error:
-            raise BackendFailed(f"inputs {inputs.shape} were not taken in: {error}") from error
-        return _Features(model, 0, (tensor,), len(inputs))
+        # They stay with the host until stage 0: pixels of many requests are joined there and cross
+        # over to a device at once.
+        pixels = np.ascontiguousarray(inputs)
+        return _Features(StageKey(model, 0), (pixels,), len(pixels), pixels.nbytes)
 
     def submit(
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
@@ -118,7 +120,7 @@ class StageRunner(Generic[TensorT]):
     ) -> StageOutput:
         model = model_of(self._models, stage.model)
         check_stage(stage, num_stages=len(model.stages))
-        features = [self._features(stage, part.handle) for part in parts]
+        features = [_read_by(stage, part.handle) for part in parts]
         selections = select_rows(parts)
         num_rows = sum(len(selection.rows) for selection in selections)
         classified = select(classify, of=num_rows)
@@ -130,15 +132,19 @@ class StageRunner(Generic[TensorT]):
             raise BackendFailed(f"{stage} failed on {num_rows} images: {error}") from error
         if logits is None:
             logits = np.empty((0, model.num_classes), dtype=np.float32)
-        left = _Features(stage.model, stage.stage_index + 1, border, num_rows)
+        next_stage = StageKey(stage.model, stage.stage_index + 1)
+        left = _Features(next_stage, border, num_rows, num_rows * loaded.border_bytes)
         return StageOutput(left, logits)
 
     def _joined(
-        self, features: Sequence[_Features[TensorT]], selections: Sequence[Selection]
+        self, features: Sequence[_Features[Any]], selections: Sequence[Selection]
     ) -> Sequence[TensorT]:
-        if len(selections) == 1 and selections[0].is_whole:
+        is_first = features[0].stage.stage_index == 0
+        if not is_first and len(selections) == 1 and selections[0].is_whole:
             return features[0].tensors
-        by_border_tensor = zip(*(f.tensors for f in features), strict=True)
+        by_border_tensor = zip(*[part.tensors for part in features], strict=True)
+        if is_first:
+            return [self._store.put(pick(arrays, selections)) for arrays in by_border_tensor]
         return [self._store.pick(tensors, selections) for tensors in by_border_tensor]
 
     def _logits(
@@ -152,11 +158,13 @@ class StageRunner(Generic[TensorT]):
         (logits,) = loaded.classifier(read)
         return self._store.fetch(logits)
 
-    def _features(self, stage: StageKey, handle: FeatureHandle) -> _Features[TensorT]:
-        if not isinstance(handle, _Features):
-            raise BackendFailed(f"{type(handle).__name__} was not left by this backend")
-        if (handle.model, handle.next_stage_index) != (stage.model, stage.stage_index):
-            raise BackendFailed(
-                f"features are for stage {handle.next_stage_index} of {handle.model}, not {stage}"
-            )
-        return handle
+
+def _read_by(stage: StageKey, handle: FeatureHandle) -> _Features[Any]:
+    if not isinstance(handle, _Features):
+        raise BackendFailed(f"{type(handle).__name__} was not left by this backend")
+    if handle.stage != stage:
+        raise BackendFailed(
+            f"features are for stage {handle.stage.stage_index} of {handle.stage.model}, "
+            f"not {stage}"
+        )
+    return handle

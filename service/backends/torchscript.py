@@ -3,6 +3,7 @@
 The one module of the service that imports torch.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class TorchScriptBackend:
         chosen = _resolve(device)
         torch.set_num_threads(num_threads)
         self.device = str(chosen)
+        self._streams = _Streams(torch.device(self.device)) if chosen.is_cuda else None
         store = _TorchFeatures(torch.device(self.device))
         models = {key: _load(bundle, store.device) for key, bundle in bundles.items()}
         self._runner = StageRunner(models, store=store, errors=_TORCH_ERRORS)
@@ -58,11 +60,28 @@ class TorchScriptBackend:
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Run a stage; see `StageBackend.submit`."""
+        if self._streams is not None:
+            self._streams.take_own()
         return self._runner.submit(stage, parts, classify=classify)
 
     def close(self) -> None:
         """Let go of every archive."""
         self._runner.close()
+
+
+class _Streams(threading.local):
+    """A stream for each thread that submits, so that stages of two lanes run side by side.
+
+    What one stream left another may read, and memory of one may serve the other: every stage is
+    over before its features are handed on, and they live until the stage that reads them is over.
+    """
+
+    def __init__(self, device: torch.device) -> None:  # once in each thread, at its first use
+        self._own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # in torch
+
+    def take_own(self) -> None:
+        """Have this thread's work go to its own stream."""
+        torch.cuda.set_stream(self._own)
 
 
 class _TorchFeatures:
@@ -88,8 +107,7 @@ class _TorchFeatures:
             return tensor
         if selection.is_run:
             return tensor[selection.start : selection.stop]
-        rows = torch.tensor(selection.rows, dtype=torch.int64, device=self.device)
-        return tensor.index_select(0, rows)
+        return tensor.index_select(0, torch.from_numpy(selection.indices).to(self.device))
 
 
 def _resolve(name: str) -> Device:
@@ -118,7 +136,7 @@ def _load(bundle: Bundle, device: torch.device) -> LoadedModel[Tensor]:
         reads = tuple(map(stage.output_names.index, stage.classifier_inputs))
         logits = [(len(manifest.labels),)]
         _tried(classifier, [border[i] for i in reads], logits, bundle.file(stage.classifier.file))
-        stages.append(LoadedStage(trunk, classifier, reads))
+        stages.append(LoadedStage(trunk, classifier, reads, stage.output_bytes))
     return LoadedModel(image_shape, len(manifest.labels), tuple(stages))
 
 
@@ -135,7 +153,7 @@ def _open(path: Path, device: torch.device) -> _Graph:
         returned = module(*tensors)
         if device.type == "cuda":
             # Else a trunk without a classifier would seem to cost nothing.
-            torch.cuda.synchronize(device)
+            torch.cuda.current_stream(device).synchronize()
         return (returned,) if isinstance(returned, Tensor) else tuple(returned)
 
     return run

@@ -1,90 +1,39 @@
 """Who may enter: a ledger of what is in flight, and of the work still owed to it.
 
-Owed is the way to the first exit that may answer; whatever runs deeper can be given up. Pure: no
-clock, no lock; `InFlight` holds one, since the event loop asks and the lanes discharge.
+Owed is the way to the first exit that may answer, where there is a deadline; whatever runs deeper
+can be given up. Pure: no clock, no lock; it is asked and told under the engine's.
 """
 
+import heapq
 import math
-from bisect import bisect_left, insort
-from dataclasses import dataclass
+from typing import Final
 
-from service.engine.request import EngineLimits, ServedModel, Terms
-from service.engine.stage_costs import ModelTimes
+from service.engine.demand import Bucket, Demand, missing_s, spare_s
+from service.engine.features import FeatureMeter
+from service.engine.margin import AnswerMargin
+from service.engine.pricing import Claim
+from service.engine.recent_deadlines import RecentDeadlines
+from service.engine.request import EngineLimits
 from service.errors import DeadlineInfeasible, Overloaded
 
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What somebody wants to take in, in the units of the ledger."""
-
-    num_images: int  # that are owed an exit
-    num_at_once: int  # of them, in flight at once
-    feature_bytes: int  # of those
-    stage_shares_s: tuple[float, ...]  # per image and stage up to that exit, in full batches
-    full_depth_s: float  # all images to the last exit, in full batches
-    alone_s: float  # all images to that exit on an idle machine
-    due_at: float  # for ordering alone
-    answer_by: float | None  # the deadline less its margin
-
-    @property
-    def owed_s(self) -> float:
-        """Expected work until all its images have an answer."""
-        return self.num_images * sum(self.stage_shares_s)
-
-
-def claim_for(terms: Terms, model: ServedModel, times: ModelTimes, *, margin_s: float) -> Claim:
-    """Price what somebody wants to take in.
-
-    Args:
-        terms: Of what.
-        model: That it asks for.
-        times: What its stages are expected to take.
-        margin_s: How long before its deadline it must be answered.
-
-    Raises:
-        ValueError: There are no images, or not that many exits.
-    """
-    size, mandatory_exit = times.stage_costs.max_batch, terms.mandatory_exit
-    last_exit = model.costs.num_exits - 1
-    if terms.num_images < 1 or not 0 <= mandatory_exit <= last_exit:
-        raise ValueError(f"{terms.num_images} images to exit {mandatory_exit} of {last_exit}")
-    num_at_once = terms.num_images if terms.num_at_once is None else terms.num_at_once
-    return Claim(
-        num_images=terms.num_images,
-        num_at_once=num_at_once,
-        feature_bytes=num_at_once * model.border_bytes,
-        stage_shares_s=tuple(
-            times.stage_s(index, size, num_classified=size * (index == mandatory_exit)) / size
-            for index in range(mandatory_exit + 1)
-        ),
-        full_depth_s=terms.num_images * times.straight_s(0, last_exit, size) / size,
-        alone_s=times.straight_s(0, mandatory_exit, terms.num_images),
-        due_at=terms.due_at,
-        answer_by=None if terms.deadline_at is None else terms.deadline_at - margin_s,
-    )
+_US: Final = 1e-6
+_OPTIONAL_PART: Final = 4  # of the shortest deadline lately, for a batch of optional stages
 
 
 class Charge:
     """What was admitted, and how much is still owed to it. Mutable; owned by the ledger."""
 
-    __slots__ = ("claim", "is_released", "order", "owed_s")
+    __slots__ = ("bucket", "claim", "is_released", "owed_us")
 
-    def __init__(self, claim: Claim, order: int) -> None:
+    def __init__(self, claim: Claim, bucket: Bucket | None) -> None:
         self.claim = claim
-        self.order = order  # of admission, tells apart what is due at once
-        self.owed_s = claim.owed_s
+        self.bucket = bucket  # None without a deadline: nothing is owed by a certain time
+        self.owed_us = claim.owed_us if bucket is not None else 0
         self.is_released = False
-
-    def slack_s(self, start_at: float) -> float:
-        """Return how much later than an instant its work could begin."""
-        if self.claim.answer_by is None or self.owed_s <= 0.0:
-            return math.inf
-        part_left = self.owed_s / self.claim.owed_s
-        return self.claim.answer_by - start_at - part_left * self.claim.alone_s
 
 
 class AdmissionLedger:
-    """Counts images, bytes and owed seconds of all that is in flight. Mutable; see `InFlight`.
+    """Counts images, bytes and owed work of all that is in flight. Mutable; see `EngineCore`.
 
     A newcomer with a deadline must reach its first exit behind all that is due before it, and must
     not make anybody due after it miss one that he would have kept. Without deadline only numbers
@@ -92,27 +41,24 @@ class AdmissionLedger:
 
     Args:
         limits: How much may be in flight.
+        margin: How long before its deadline a request must be answered.
+        num_lanes: That run batches side by side.
     """
 
-    def __init__(self, limits: EngineLimits) -> None:
+    def __init__(self, limits: EngineLimits, margin: AnswerMargin, *, num_lanes: int) -> None:
         self._limits = limits
-        self._charges: list[tuple[float, int, Charge]] = []  # by due, then order of admission
-        self._num_admitted = 0
-        self._num_with_deadline = 0
+        self._margin = margin
+        self.demand = Demand()
+        self.busy_until = [-math.inf] * num_lanes
+        self._background: list[tuple[float, int, Charge]] = []  # a heap; released ones linger
+        self._num_background_added = 0
+        self._deadlines = RecentDeadlines()
+        self.full_depth_us = 0
+        self.num_charges = 0
         self.num_in_flight = 0
-        self.feature_bytes = 0
-        self.full_depth_s = 0.0
-        self._busy_until = -math.inf
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is in flight."""
-        return not self._charges
-
-    @property
-    def owed_s(self) -> float:
-        """Expected seconds until everybody in flight has an answer."""
-        return sum(charge.owed_s for _, _, charge in self._charges)
+        self.num_background = 0
+        self.feature_bytes = 0  # charged for what is in flight
+        self.features = FeatureMeter()  # of all there are, whosever they are
 
     def check(self, claim: Claim, now: float) -> None:
         """Say whether a claim could be admitted.
@@ -123,95 +69,174 @@ class AdmissionLedger:
             ValueError: It is larger than all there is, so that waiting would not help.
         """
         self._check_size(claim)
-        if claim.answer_by is not None and now + claim.alone_s > claim.answer_by:
-            raise DeadlineInfeasible(minimum_s=self._limits.least_deadline_s(claim.alone_s))
-        if (
-            self.num_in_flight + claim.num_at_once > self._limits.max_in_flight
-            or self.feature_bytes + claim.feature_bytes > self._limits.max_feature_bytes
-        ):
-            raise Overloaded(retry_after_s=self.retry_after_s(now))
-        if claim.answer_by is not None:
-            self._check_time(claim, now)
+        self._check_alone(claim, now)
+        self._check_room(claim, now)
+        self._check_time(claim, now)
 
-    def admit(self, claim: Claim) -> Charge:
-        """Charge a claim that was checked."""
-        charge = Charge(claim, self._num_admitted)
-        insort(self._charges, (claim.due_at, charge.order, charge))
-        self._num_admitted += 1
-        self._num_with_deadline += claim.answer_by is not None
+    def admit(self, claim: Claim, now: float) -> Charge:
+        """Check a claim and charge it; raises what `check` does."""
+        self.check(claim, now)
+        bucket = None
+        if claim.answer_by is not None:
+            bucket = self.demand.add(claim, claim.answer_by)
+            self._deadlines.note(claim.deadline_s, now)
+        charge = Charge(claim, bucket)
+        if bucket is None:
+            self._num_background_added += 1
+            heapq.heappush(self._background, (claim.due_at, self._num_background_added, charge))
+            self.num_background += claim.num_at_once
+        self.num_charges += 1
         self.num_in_flight += claim.num_at_once
         self.feature_bytes += claim.feature_bytes
-        self.full_depth_s += claim.full_depth_s
+        self.full_depth_us += claim.full_depth_us
         return charge
 
-    def stage_ran(self, charge: Charge, stage_index: int, num_images: int) -> None:
-        """Discharge a stage of some images; beyond the first exit nothing is owed."""
-        if stage_index < len(charge.claim.stage_shares_s):
-            done_s = num_images * charge.claim.stage_shares_s[stage_index]
-            charge.owed_s = max(0.0, charge.owed_s - done_s)
+    def correct(self, charge: Charge, claim: Claim, now: float) -> None:
+        """Judge a charge anew, now that its pixels are there; it keeps its place in the order.
+
+        Raises:
+            DeadlineInfeasible: Not even an idle machine reaches the exit in time any more.
+            Overloaded: The backlog has grown into its time.
+        """
+        if charge.bucket is None:
+            return
+        owed_us, charge.owed_us = charge.owed_us, 0
+        self.demand.discharge(charge.bucket, owed_us)
+        try:
+            self._check_alone(claim, now)
+            self._check_time(claim, now)
+        finally:
+            charge.owed_us = owed_us
+            self.demand.discharge(charge.bucket, -owed_us)
+
+    def discharge(self, charge: Charge, first_stage: int, last_stage: int | None = None) -> None:
+        """Take away what one image was owed for some stages: they run now, or never will.
+
+        Args:
+            charge: Whose.
+            first_stage: Index of the first of them.
+            last_stage: Of the last; None: as far as anything is owed.
+        """
+        if charge.bucket is None or charge.is_released:
+            return
+        shares_us = charge.claim.shares_us
+        if first_stage >= len(shares_us):
+            return
+        done_us = sum(shares_us[first_stage:]) if last_stage is None else shares_us[first_stage]
+        charge.owed_us -= done_us
+        self.demand.discharge(charge.bucket, done_us)
 
     def release(self, charge: Charge) -> None:
         """Discharge all of a claim; a second time does nothing."""
         if charge.is_released:
             return
         charge.is_released = True
-        del self._charges[bisect_left(self._charges, (charge.claim.due_at, charge.order))]
-        self._num_with_deadline -= charge.claim.answer_by is not None
-        self.num_in_flight -= charge.claim.num_at_once
-        self.feature_bytes -= charge.claim.feature_bytes
-        # Floats added and taken away in another order do not return to 0 by themselves.
-        rest_s = self.full_depth_s - charge.claim.full_depth_s
-        self.full_depth_s = max(0.0, rest_s) if self._charges else 0.0
+        claim = charge.claim
+        if charge.bucket is not None:
+            self.demand.remove(charge.bucket, charge.owed_us)
+        else:
+            self.num_background -= claim.num_at_once
+        self.num_charges -= 1
+        self.num_in_flight -= claim.num_at_once
+        self.feature_bytes -= claim.feature_bytes
+        self.full_depth_us -= claim.full_depth_us
 
-    def batch_began(self, ends_at: float) -> None:
-        """Note until when the lane is expected to be busy."""
-        self._busy_until = ends_at
+    def batch_began(self, lane: int, ends_at: float) -> None:
+        """Note until when a lane is expected to be busy."""
+        self.busy_until[lane] = ends_at
 
-    def batch_ended(self) -> None:
-        """Note that the lane is free."""
-        self._busy_until = -math.inf
+    def batch_ended(self, lane: int) -> None:
+        """Note that a lane is free."""
+        self.busy_until[lane] = -math.inf
 
-    def spare_s(self, now: float) -> float:
-        """Return for how long other work may run before somebody misses his first exit."""
-        if not self._num_with_deadline:
+    def lane_rests(self, lane: int) -> None:
+        """Note that a lane takes nothing until `batch_ended` says it is free."""
+        self.busy_until[lane] = math.inf
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that features really hold, also those that only a stage still reads."""
+        return self.features.held_bytes
+
+    @property
+    def owed_s(self) -> float:
+        """Expected work until everybody in flight with a deadline has an answer."""
+        return self.demand.owed_us * _US
+
+    def spare_s(self, lane: int, now: float) -> float:
+        """Return for how long a lane may do other work before somebody misses his first exit."""
+        if not self.demand.owed_us:
             return math.inf
-        start_at = max(now, self._busy_until)
-        spare_s = math.inf
-        for _, _, charge in self._charges:
-            spare_s = min(spare_s, charge.slack_s(start_at))
-            start_at += charge.owed_s
-        return spare_s
+        others = [
+            _free_at(busy_until, now)
+            for other, busy_until in enumerate(self.busy_until)
+            if other != lane and busy_until != math.inf
+        ]
+        return spare_s(self.demand, others, now, stretch=self.stretch(now))
+
+    def backlog_s(self, now: float) -> float:
+        """Return when a lane would be free for somebody who is due after all the others."""
+        free_at = self._free_at(now)
+        rest_s = sum(free_at) / len(free_at) - now
+        return rest_s + self.demand.owed_us * _US * self.stretch(now) / len(free_at)
 
     def retry_after_s(self, now: float) -> float:
         """Return when the present backlog should be gone, if all of it ran to the last exit."""
-        return max(0.0, self._busy_until - now) + self.full_depth_s
+        free_at = self._free_at(now)
+        return max(free_at) - now + self.full_depth_us * _US / len(free_at)
+
+    def longest_optional_s(self, now: float) -> float:
+        """Return how long a batch of optional work may run, for the sake of who may come."""
+        return self._deadlines.shortest_s(now) / _OPTIONAL_PART
+
+    def stretch(self, now: float) -> float:
+        """Return how much longer deadline work takes while overdue work has its share."""
+        background = self._background
+        while background and background[0][2].is_released:
+            heapq.heappop(background)
+        if not background or background[0][0] > now:
+            return 1.0
+        return 1.0 / (1.0 - self._limits.background_share)
+
+    def _free_at(self, now: float) -> list[float]:
+        return sorted(_free_at(until, now) for until in self.busy_until if until != math.inf)
 
     def _check_size(self, claim: Claim) -> None:
         limits = self._limits
-        if (
-            claim.num_at_once > limits.max_in_flight
-            or claim.feature_bytes > limits.max_feature_bytes
-        ):
+        most = limits.max_in_flight if claim.answer_by is not None else limits.max_background
+        if claim.num_at_once > most or claim.feature_bytes > limits.max_feature_bytes:
             raise ValueError(
                 f"{claim.num_at_once} images with {claim.feature_bytes} bytes of features exceed "
-                f"the limits of {limits.max_in_flight} and {limits.max_feature_bytes}: use windows"
+                f"the limits of {most} and {limits.max_feature_bytes}: use windows"
             )
 
+    def _check_alone(self, claim: Claim, now: float) -> None:
+        if claim.answer_by is not None and now + claim.alone_s > claim.answer_by:
+            raise DeadlineInfeasible(minimum_s=self._margin.least_deadline_s(claim.alone_s))
+
+    def _check_room(self, claim: Claim, now: float) -> None:
+        limits, num_images = self._limits, claim.num_at_once
+        is_background = claim.answer_by is None
+        if (
+            self.num_in_flight + num_images > limits.max_in_flight
+            or (is_background and self.num_background + num_images > limits.max_background)
+            or max(self.feature_bytes, self.held_bytes) + claim.feature_bytes
+            > limits.max_feature_bytes
+        ):
+            raise Overloaded(retry_after_s=self.retry_after_s(now))
+
     def _check_time(self, claim: Claim, now: float) -> None:
-        start_at = max(now, self._busy_until)
-        missing_s = 0.0
-        newcomer = Charge(claim, self._num_admitted)
-        is_in = False
-        for due_at, _, charge in self._charges:
-            if not is_in and claim.due_at < due_at:
-                is_in = True
-                missing_s = max(missing_s, -newcomer.slack_s(start_at))
-            slack_s = charge.slack_s(start_at)
-            # Who is late already is not made later by the refusal of others.
-            if is_in and 0.0 <= slack_s < newcomer.owed_s:
-                missing_s = max(missing_s, newcomer.owed_s - slack_s)
-            start_at += charge.owed_s
-        if not is_in:
-            missing_s = max(missing_s, -newcomer.slack_s(start_at))
-        if missing_s > 0.0:
-            raise Overloaded(retry_after_s=missing_s)
+        if claim.answer_by is None:
+            return
+        missing = missing_s(
+            self.demand, claim, claim.answer_by, self._free_at(now), stretch=self.stretch(now)
+        )
+        if missing > 0.0:
+            raise Overloaded(retry_after_s=missing)
+
+
+def _free_at(busy_until: float, now: float) -> float:
+    """Return when a lane should be free; one that overruns is expected to do so as long again."""
+    if busy_until == -math.inf:
+        return now
+    return max(busy_until, now + now - busy_until)

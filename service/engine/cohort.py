@@ -1,174 +1,179 @@
 """Images that are decided together, from admission until nothing of them runs any more."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.policies.base import Step
-from service.backends.base import FeatureHandle, FeatureRows, StageKey
+from service.backends.base import StageKey
 from service.engine.admission import Charge
-from service.engine.exit_policy import CohortPolicy
-from service.engine.observer import Observer, WasteCause
+from service.engine.exit_policy import CohortPolicy, LonePlan, PlanCache
+from service.engine.image import Ending, InFlightImage
+from service.engine.member import Kind
 from service.engine.request import ExitRecord, ImageOutcome, ServedModel
-from service.engine.scheduler import QueuedMember
-from service.engine.slot import Ending, ImageSlot
-from service.engine.stage_costs import ModelTimes
+
+OnAnswer: TypeAlias = Callable[[int, ExitRecord], None]
+"""Told the position of an image and what a classifier said of it; under the engine's lock, in a
+lane's thread, before its cohort is settled. So it must be quick, and must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
-class CohortRequest:
-    """What was asked for a cohort."""
+class EngineModel:
+    """A served model with its stages' keys, made once, and the plans of single requests."""
 
-    model: ServedModel
-    policy: CohortPolicy  # the lane's from the moment the cohort is in the inbox
-    arrived_at: float
-    due_at: float  # for ordering alone
-    answer_by: float | None  # the deadline less its margin
-    mandatory_exit: int  # the first that may answer
+    served: ServedModel
+    stages: tuple[StageKey, ...]
+    plans: PlanCache  # belongs to the event loop
+
+    @classmethod
+    def of(cls, served: ServedModel) -> "EngineModel":
+        """Name the stages of a model."""
+        stages = tuple(StageKey(served.key, k) for k in range(served.costs.num_exits))
+        return cls(served, stages, PlanCache(served.costs))
 
 
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """How the last steps of a cohort went, as its policy asks."""
+class Told(Protocol):
+    """Whoever wants to know how a cohort ended."""
 
-    confidences: Mapping[int, float]
-    failed: Collection[int]
+    def tell(self, outcomes: tuple[ImageOutcome, ...]) -> None:
+        """Say so, once."""
+        ...
 
 
 class InFlightCohort:
-    """A cohort that was admitted. Mutable.
+    """A cohort that was admitted. Mutable; guarded by the engine's lock once it has begun.
 
-    `slots` and `is_closed` are guarded by the lock of `InFlight`, so that the deadline timer can
-    settle the cohort while the lane computes. All else is the lane's once it is in the inbox.
+    A single request has a plan and no policy; a window of a batch the other way round.
 
     Args:
-        cohort_id: Unique within the engine.
-        request: What was asked.
+        model: Of its images.
         inputs: Normalised pixels, shape ``(M, 3, H, W)``.
         charge: What admission charged for it.
+        decider: The plan of a single request, or the policy of several images.
+        arrived_at: When the request came.
+        deadline_at: When the answers must be there; None: at some time.
+        answer_by: The same less the margin.
         owns_charge: Whether the charge ends with the cohort; not so where others share it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_confidences",
+        "_failed",
+        "answer_by",
+        "arrived_at",
+        "charge",
+        "deadline_at",
+        "heard",
+        "images",
+        "inputs",
+        "is_closed",
+        "model",
+        "num_waiting",
+        "owns_charge",
+        "plan",
+        "policy",
+        "waiter",
+    )
+
     def __init__(
         self,
-        cohort_id: int,
-        request: CohortRequest,
+        model: EngineModel,
         inputs: NDArray[np.float32],
+        decider: LonePlan | CohortPolicy,
         *,
         charge: Charge,
-        owns_charge: bool,
+        arrived_at: float,
+        deadline_at: float | None,
+        answer_by: float | None,
+        owns_charge: bool = True,
     ) -> None:
-        self.cohort_id = cohort_id
-        self.request = request
-        self.charge = charge
-        self.owns_charge = owns_charge
+        self.model = model
         self.inputs: NDArray[np.float32] | None = inputs
-        last_exit = request.model.costs.num_exits - 1
-        self.slots = tuple(
-            ImageSlot(mandatory_exit=request.mandatory_exit, last_exit=last_exit) for _ in inputs
-        )
+        self.charge = charge
+        self.arrived_at = arrived_at
+        self.deadline_at = deadline_at
+        self.answer_by = answer_by
+        self.owns_charge = owns_charge
+        self.plan = decider if isinstance(decider, LonePlan) else None
+        self.policy = None if isinstance(decider, LonePlan) else decider
         self.is_closed = False
         self.num_waiting = 0  # images of the present steps that have not come back
-        self._features: list[FeatureRows | None] = [None] * len(inputs)
+        self.waiter: Told | None = None  # who is told how it ended
+        self.heard: OnAnswer | None = None  # who is told what classifiers say on the way
         self._confidences: dict[int, float] = {}
         self._failed: set[int] = set()
+        self.images = tuple(self._image(position) for position in range(len(inputs)))
 
-    def take_in(self, handle: FeatureHandle) -> None:
-        """Replace the pixels by what the backend made of them."""
-        self.inputs = None
-        self._features = [FeatureRows(handle, (row,)) for row in range(handle.num_rows)]
+    def _image(self, position: int) -> InFlightImage:
+        answer_by, deadline_at, plan = self.answer_by, self.deadline_at, self.plan
+        has_deadline = answer_by is not None
+        image = InFlightImage(
+            self,
+            position,
+            self.model.stages[0],
+            kind=Kind.MANDATORY if has_deadline else Kind.BACKGROUND,
+            classify=None if plan is None else plan.classify[0],
+            due_at=self.charge.claim.due_at if answer_by is None else answer_by,
+            last_exit=len(self.model.stages) - 1 if plan is None else plan.last_exit,
+            mandatory_exit=0 if plan is None else plan.min_exit,
+        )
+        image.source = id(self)
+        if answer_by is not None and deadline_at is not None:
+            image.answer_by = answer_by
+            image.deadline_at = deadline_at
+        return image
 
-    def release(self) -> None:
-        """Let go of all features, so that the backend can free them."""
-        self.inputs = None
-        self._features = []
+    def begin(self, now: float) -> Sequence[InFlightImage]:
+        """Return the images that wait for stage 0."""
+        return self.images if self.policy is None else self._begin_steps(self.policy.start(now))
 
-    def features(self, position: int) -> FeatureRows:
-        """Return the one row that an image's next stage reads.
-
-        Raises:
-            ValueError: Its last stage was the model's last, or failed.
-        """
-        features = self._features[position]
-        if features is None:
-            raise ValueError(f"image {position} of cohort {self.cohort_id} has nothing to go on")
-        return features
-
-    def queue(self, steps: Sequence[Step], times: ModelTimes) -> list[QueuedMember]:
-        """Return the images that wait for the next steps, as the scheduler knows them.
+    def _begin_steps(self, steps: Sequence[Step]) -> list[InFlightImage]:
+        """Return the images that wait for the next steps, told which stage.
 
         Features of images that no step names are kept: a later step may.
         """
-        self.num_waiting = sum(len(step.images) for step in steps)
-        return [member for step in steps for member in self._members(step, times)]
+        begun = []
+        for step in steps:
+            stage = self.model.stages[step.stage_index]
+            for position in step.images:
+                image = self.images[position]
+                image.stage = stage
+                image.classify = step.classify
+                begun.append(image)
+        self.num_waiting = len(begun)
+        return begun
 
-    def report(
-        self, position: int, features: FeatureRows | None, record: ExitRecord | None
-    ) -> None:
+    def report(self, position: int, record: ExitRecord | None) -> None:
         """Note how the stage of one image went well."""
         self.num_waiting -= 1
-        self._features[position] = features
         if record is not None:
             self._confidences[position] = record.confidence
 
     def report_failed(self, position: int) -> None:
         """Note that the stage of one image failed."""
         self.num_waiting -= 1
-        self._features[position] = None
         self._failed.add(position)
 
-    def take_reports(self) -> Reports:
-        """Return how the last steps went, and forget it."""
-        reports = Reports(self._confidences, self._failed)
-        self._confidences, self._failed = {}, set()
-        return reports
-
-    def _members(self, step: Step, times: ModelTimes) -> list[QueuedMember]:
-        stage = StageKey(self.request.model.key, step.stage_index)
-        finish_by = self._finish_by(step.stage_index, times)
-        return [
-            QueuedMember(
-                cohort_id=self.cohort_id,
-                position=position,
-                stage=stage,
-                classify=step.classify,
-                due_at=self.request.due_at,
-                finish_by=finish_by,
-                has_answer=self.slots[position].has_answer,
-                source=id(self.features(position).handle),
-            )
-            for position in step.images
-        ]
-
-    def _finish_by(self, stage_index: int, times: ModelTimes) -> float | None:
-        if self.request.answer_by is None:
-            return None
-        return self.request.answer_by - times.straight_s(
-            stage_index + 1, self.request.mandatory_exit
-        )
+    def advance(self, now: float) -> list[InFlightImage]:
+        """Return the images that wait for what their policy wants next; none where it is over."""
+        if self.policy is None:
+            return []
+        self.inputs = None
+        confidences, self._confidences = self._confidences, {}
+        failed, self._failed = self._failed, set()
+        steps = self.policy.advance(confidences, failed, now)
+        for position, reason in self.policy.reasons().items():
+            self.images[position].reason = reason
+        return self._begin_steps(steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What a cohort's caller is told; there is one for every admitted cohort, and no second."""
 
     cohort: InFlightCohort
     ending: Ending
     outcomes: tuple[ImageOutcome, ...]
-
-    def report_to(self, observer: Observer) -> None:
-        """Tell how the cohort ended, and what of its work is in no answer."""
-        cohort = self.cohort
-        if self.ending is Ending.LEFT:
-            observer.abandoned(cohort.request.model.key, len(cohort.slots))
-        else:
-            observer.settled(cohort.request.model.key, self.outcomes)
-        wasted: Counter[WasteCause] = Counter()
-        for slot in cohort.slots:
-            wasted[slot.waste_cause(self.ending)] += slot.wasted_macs(self.ending)
-        for cause, macs in wasted.items():
-            if macs:
-                observer.wasted(macs, cause)

@@ -1,151 +1,27 @@
-"""The engine as the service sees it: admit a cohort, wait for its outcomes, never for longer."""
+"""The engine as the service sees it: admit, wait for outcomes, never beyond a deadline."""
 
-import asyncio
-import threading
-from collections.abc import Mapping
-from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import ModelKey, StageBackend
-from service.engine.clock import Clock
-from service.engine.cohort import CohortRequest, InFlightCohort
+from service.backends.base import ModelKey
+from service.engine.cohort import InFlightCohort, OnAnswer
+from service.engine.door import WindowRun
 from service.engine.exit_policy import CohortPolicy
-from service.engine.gate import Gate, Reservation
-from service.engine.in_flight import InFlight
-from service.engine.inbox import Inbox, Outbox, call_on
-from service.engine.lane import Lane, LaneParts
-from service.engine.observer import Observer
-from service.engine.request import EngineLimits, ImageOutcome, ServedModel, Terms
-from service.engine.slot import Ending
-from service.engine.stage_costs import ModelTimes, StageCosts
-from service.engine.warm_up import WarmUp
-from service.errors import EngineStopped
+from service.engine.image import Ending
+from service.engine.life import EngineLife
+from service.engine.request import ExitLimits, ImageOutcome, Terms
+from service.engine.reservation import ChargedReservation, Reservation, charge_of
+from service.engine.ticket import GroupTicket, Ticket, Waiter
+from service.engine.window_policy import WindowCohortPolicy
 
 
-class Engine:
-    """Runs cohorts through the stages of served models, on a thread of its own.
+class Engine(EngineLife):
+    """Runs cohorts through the stages of served models, on lanes of its own; an `EngineDoor`.
 
-    Owned by the event loop, which calls everything but what says otherwise; the lane's thread is
-    reached through the inbox alone.
-
-    Args:
-        backend: Runs the stages; nobody else uses it while the engine runs.
-        models: Everything that may be asked for.
-        costs: Expected times, empty until `warm_up`; knows the largest batch.
-        limits: How much may be in flight.
-        clock: Deadlines are instants of it.
-        observer: Hears of everything countable.
+    It is put together as `EngineLife` says.
     """
-
-    def __init__(
-        self,
-        *,
-        backend: StageBackend,
-        models: Mapping[ModelKey, ServedModel],
-        costs: StageCosts,
-        limits: EngineLimits,
-        clock: Clock,
-        observer: Observer,
-    ) -> None:
-        self.limits = limits
-        self.stage_costs = costs
-        self._models = dict(models)
-        self._clock = clock
-        self._observer = observer
-        self._in_flight = InFlight(limits)
-        self._inbox = Inbox()
-        self._outbox = Outbox()
-        self._gate = Gate(
-            models=self._models,
-            limits=limits,
-            stage_costs=costs,
-            in_flight=self._in_flight,
-            clock=clock,
-            observer=observer,
-        )
-        self._cohort_ids = count()
-        self._warm_up = WarmUp(backend, costs, clock)
-        self._lane = Lane(
-            LaneParts(
-                backend=backend,
-                inbox=self._inbox,
-                in_flight=self._in_flight,
-                stage_costs=costs,
-                clock=clock,
-                observer=observer,
-                post=self._outbox.post,
-            )
-        )
-        self._thread = threading.Thread(target=self._lane.run, name="engine-lane", daemon=True)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether cohorts are run."""
-        return self._thread.is_alive() and not self._inbox.is_closed
-
-    @property
-    def num_in_flight(self) -> int:
-        """Images admitted and not yet let go of."""
-        return self._in_flight.num_images
-
-    @property
-    def feature_bytes(self) -> int:
-        """Bytes of features charged for what is in flight."""
-        return self._in_flight.feature_bytes
-
-    def warm_up(self) -> None:
-        """Run and profile every stage at every batch size; before `start`, in any thread.
-
-        Raises:
-            BackendFailed: A stage does not run.
-        """
-        for model in self._models.values():
-            self._observer.warmed_up(model.key, self._warm_up.profile(model))
-
-    def start(self) -> None:
-        """Start the lane's thread, once."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the stage that runs, and settle everybody with `EngineStopped`.
-
-        Returns when that is done, except in the lane's own thread, where it cannot wait for itself.
-        """
-        self._inbox.close()
-        if self._thread.ident is None:
-            self._lane.stop()
-        elif threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    async def drained(self) -> None:
-        """Return when nothing is in flight and everybody settled has been told."""
-        loop = asyncio.get_running_loop()
-        is_empty = asyncio.Event()
-        self._in_flight.call_when_empty(lambda: call_on(loop, is_empty.set))
-        self._in_flight.tell_if_empty()
-        await is_empty.wait()
-
-    def times(self, model: ModelKey) -> ModelTimes:
-        """Return what the stages of a model are expected to take, as exit policies ask."""
-        return self.stage_costs.times(model)
-
-    def expected_exit_s(self, model: ModelKey, exit_index: int, batch_size: int) -> float:
-        """Return the seconds straight to an exit, no earlier classifier on the way."""
-        return self.times(model).straight_s(0, exit_index, batch_size)
-
-    def retry_after_s(self) -> float:
-        """Return when the present backlog should be gone."""
-        return self._gate.retry_after_s()
-
-    def backlog_s(self) -> float:
-        """Return the seconds until everybody in flight has a first answer."""
-        return self._in_flight.owed_s
-
-    def max_cohort(self, model: ModelKey) -> int:
-        """Return how many images of a model may be in flight together."""
-        return self._gate.max_cohort(model)
 
     def check(self, terms: Terms) -> None:
         """Ask admission without charging anything, as before a body is read.
@@ -153,16 +29,77 @@ class Engine:
         Raises:
             DeadlineInfeasible: Not even an idle server could.
             Overloaded: The present backlog forbids it.
-            EngineStopped: Nobody would run it.
+            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
             ValueError: More at once than there may be; see `max_cohort`.
         """
-        self._refuse_if_stopped()
-        self._gate.check(terms)
+        with self._lock:
+            self._lanes.refuse_if_closed()
+            self._core.gate.check(terms, self._clock.now())
 
-    def reserve(self, terms: Terms) -> Reservation:
-        """Admit cohorts that will run one after another; raises what `check` does."""
-        self._refuse_if_stopped()
-        return Reservation(self._gate.admit(terms), self._in_flight)
+    def reserve(self, terms: Terms) -> ChargedReservation:
+        """Admit what comes later, or in parts that run one after another; raises as `check`."""
+        with self._lock:
+            self._lanes.refuse_if_closed()
+            return ChargedReservation(
+                self._core.gate.reserve(terms, self._clock.now()), self._lanes.release
+            )
+
+    def submit(
+        self,
+        model: ModelKey,
+        inputs: NDArray[np.float32],
+        limits: ExitLimits,
+        *,
+        arrived_at: float,
+        due_at: float,
+        reservation: Reservation | None = None,
+        heard: OnAnswer | None = None,
+    ) -> Ticket:
+        """Admit one image and hand it over, in one synchronous step.
+
+        Args:
+            model: Which.
+            inputs: Normalised pixels, shape ``(1, 3, H, W)``; not written to later.
+            limits: Which exits may answer, and what may stop it on the way.
+            arrived_at: When the request came; its deadline runs from then.
+            due_at: The deadline, or the soft one of a request without.
+            reservation: Under which this was admitted on its headers. It is judged anew, and the
+                ticket's from here on; where it is refused it is released.
+            heard: Told what classifiers say on the way.
+
+        Raises:
+            DeadlineInfeasible: Not even an idle server could.
+            Overloaded: The present backlog forbids it.
+            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
+            ValueError: The budget does not pay exit `min_exit`; see `affordable_exit`.
+        """
+        lanes, core = self._lanes, self._core
+        asked = core.models[model]
+        plan = asked.plans.plan(limits)
+        deadline_at, min_exit = limits.deadline_at, limits.min_exit
+        terms = Terms(model, 1, due_at, deadline_at, min_exit, None, arrived_at)
+        with self._lock:
+            lanes.refuse_if_closed()
+            now = self._clock.now()
+            if reservation is None:
+                charge = core.gate.reserve(terms, now)
+            else:
+                charge = charge_of(reservation)
+                core.gate.correct(charge, terms, now)
+            cohort = InFlightCohort(
+                asked,
+                inputs,
+                plan,
+                charge=charge,
+                arrived_at=arrived_at,
+                deadline_at=deadline_at,
+                answer_by=charge.claim.answer_by,
+            )
+            cohort.heard = heard
+            ticket = Ticket(self._outbox.loop().create_future(), cohort, self._end)
+            lanes.hand_over(cohort, ticket, now)
+        self._arm(ticket, cohort, now)
+        return ticket
 
     async def run(
         self,
@@ -170,13 +107,13 @@ class Engine:
         inputs: NDArray[np.float32],
         policy: CohortPolicy,
         *,
+        arrived_at: float,
         due_at: float,
         deadline_at: float | None,
-        mandatory_exit: int = 0,
-        arrived_at: float | None = None,
         reservation: Reservation | None = None,
+        heard: OnAnswer | None = None,
     ) -> tuple[ImageOutcome, ...]:
-        """Run a cohort and return how each of its images ended, in order.
+        """Run images that are decided together and return how each of them ended, in order.
 
         At the deadline, less the margin, the best exits so far are the answers. Cancelled, it runs
         no further stage.
@@ -185,65 +122,85 @@ class Engine:
             model: Which.
             inputs: Normalised pixels, shape ``(M, 3, H, W)``, M at least 1; not written to later.
             policy: Decides who goes on; not begun, and not to be touched again before this returns.
-            due_at: For ordering alone: who is due earlier runs first.
-            deadline_at: When the answer must be there.
-            mandatory_exit: The first that may answer.
-            arrived_at: When the request came, for what an error says; None: now.
-            reservation: Under which this was admitted already.
+            arrived_at: When the request came; its deadline runs from then.
+            due_at: The deadline, or the soft one of images without.
+            deadline_at: When the answers must be there.
+            reservation: Under which they were admitted; it stays the caller's. None: admit now.
+            heard: Told what classifiers say on the way.
 
         Raises:
             DeadlineInfeasible: Not even an idle server could.
             Overloaded: The present backlog forbids it.
-            EngineStopped: Nobody would run it. Stopped later, each image's error says so.
+            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs. Stopped later,
+                each image's error says so.
             ValueError: More images than there may be at once; see `max_cohort`.
         """
-        self._refuse_if_stopped()
-        now = self._clock.now()
-        if reservation is None:
-            terms = Terms(model, len(inputs), due_at, deadline_at, mandatory_exit)
-            charge = self._gate.admit(terms)
-        else:
-            charge = reservation.charge
-        request = CohortRequest(
-            model=self._models[model],
-            policy=policy,
-            arrived_at=now if arrived_at is None else arrived_at,
-            due_at=due_at,
-            answer_by=self.limits.answer_by(deadline_at, now),
-            mandatory_exit=mandatory_exit,
-        )
-        cohort = InFlightCohort(
-            next(self._cohort_ids), request, inputs, charge=charge, owns_charge=reservation is None
-        )
-        return await self._outcomes(cohort, now)
-
-    async def _outcomes(self, cohort: InFlightCohort, now: float) -> tuple[ImageOutcome, ...]:
-        waiter = self._outbox.expect(cohort.cohort_id)
-        timer: asyncio.TimerHandle | None = None
-        if cohort.request.answer_by is not None:
-            delay_s = max(0.0, cohort.request.answer_by - now)
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(delay_s, self._end, cohort, Ending.DEADLINE)
+        terms = Terms(model, len(inputs), due_at, deadline_at, arrived_at=arrived_at)
+        with self._lock:
+            self._lanes.refuse_if_closed()
+            now = self._clock.now()
+            owns_charge = reservation is None
+            charge = (
+                self._core.gate.reserve(terms, now)
+                if reservation is None
+                else charge_of(reservation)
+            )
+            cohort = InFlightCohort(
+                self._core.models[model],
+                inputs,
+                policy,
+                charge=charge,
+                arrived_at=arrived_at,
+                deadline_at=deadline_at,
+                answer_by=self._answer_by(deadline_at, arrived_at),
+                owns_charge=owns_charge,
+            )
+            cohort.heard = heard
+            ticket = GroupTicket(self._outbox.loop().create_future(), cohort, self._end)
+            self._lanes.hand_over(cohort, ticket, now)
+        self._arm(ticket, cohort, now)
         try:
-            self._inbox.put(cohort)
-            return await waiter
+            return await ticket.outcome
         finally:
-            if timer is not None:
-                timer.cancel()
-            self._end(cohort, Ending.LEFT)
-            self._outbox.forget(cohort.cohort_id)
+            ticket.abandon()
+
+    async def run_window(
+        self,
+        model: ModelKey,
+        inputs: NDArray[np.float32],
+        run: WindowRun,
+        reservation: Reservation,
+    ) -> tuple[ImageOutcome, ...]:
+        """Run a window of a batch; see `EngineDoor.run_window` and `run`."""
+        return await self.run(
+            model,
+            inputs,
+            WindowCohortPolicy(
+                run.window.policy,
+                self.times(model),
+                deadline_at=run.share_ends_at,
+                margin_s=run.margin_s,
+                num_lanes=self.num_lanes,
+            ),
+            arrived_at=run.arrived_at,
+            due_at=run.due_at,
+            deadline_at=run.deadline_at,
+            reservation=reservation,
+        )
+
+    def _answer_by(self, deadline_at: float | None, arrived_at: float) -> float | None:
+        if deadline_at is None:
+            return None
+        return deadline_at - self.margin.margin_s(deadline_at - arrived_at)
+
+    def _arm(self, ticket: Waiter[Any], cohort: InFlightCohort, now: float) -> None:
+        """Have the best answer so far told when its time is up."""
+        if cohort.answer_by is not None:
+            delay_s = max(0.0, cohort.answer_by - now)
+            loop = self._outbox.loop()
+            ticket.timer = loop.call_later(delay_s, self._end, cohort, Ending.DEADLINE)
 
     def _end(self, cohort: InFlightCohort, ending: Ending) -> None:
         """Settle a cohort from the event loop, unless it is settled already."""
-        settlement = self._in_flight.close(cohort, ending, self._clock.now())
-        if settlement is None:
-            return
-        self._outbox.deliver([settlement])
-        if not self._inbox.drop(cohort):
-            self._in_flight.retire(cohort)
-            self._in_flight.tell_if_empty()
-        settlement.report_to(self._observer)
-
-    def _refuse_if_stopped(self) -> None:
-        if self._inbox.is_closed:
-            raise EngineStopped
+        if not cohort.is_closed:
+            self._lanes.settle(cohort, ending)

@@ -1,19 +1,18 @@
 """Who leaves at an exit and who goes on: what the engine asks of every policy, and one request's.
 
 Pure and synchronous: no clock, no images, no features, no logits; the present is an argument. A
-policy is owned by its cohort, and called by one lane at a time.
+lone request has no policy object: what its limits come to is worked out once, when it is admitted.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from model_store.costs import ExitCosts
 from model_store.policies.base import Step
 from service.engine.request import ExitLimits, ExitReason
-from service.engine.stage_costs import ModelTimes
 
-# Predictions are those of an idle machine; on the way a request meets others.
-_COMFORT_FACTOR: Final = 2.0
+_MAX_PLANS: Final = 1024  # budgets and confidences are any numbers; what is remembered is bounded
 
 
 class CohortPolicy(Protocol):
@@ -64,101 +63,110 @@ def affordable_exit(limits: ExitLimits, costs: ExitCosts) -> int | None:
     return max(index for index in exit_indices if prices[index] <= limits.budget_macs)
 
 
-class LoneRequestPolicy:
-    """Runs one image as deep as its limits allow, and no classifier whose answer cannot be used.
+@dataclass(frozen=True, slots=True)
+class LonePlan:
+    """What the limits of a single request come to on one network.
+
+    Attributes:
+        classify: By stage, whether its classifier runs; None: where the scheduler finds that its
+            answer may be of use.
+        min_exit: The first exit that may answer.
+        last_exit: The deepest it may go to.
+        end_reason: Why it goes no deeper than that.
+        min_confidence: At which it may leave; None: never for that.
+        has_deadline: Whether it has one.
+    """
+
+    classify: tuple[bool | None, ...]
+    min_exit: int
+    last_exit: int
+    end_reason: ExitReason
+    min_confidence: float | None
+    has_deadline: bool
+
+    def reason_to_leave(self, exit_index: int, confidence: float | None) -> ExitReason | None:
+        """Return why a request stops behind a stage, or None where it goes on.
+
+        Args:
+            exit_index: Of the stage that ran.
+            confidence: Calibrated; None where its classifier did not run.
+        """
+        if exit_index < self.min_exit:
+            return None
+        is_last = exit_index == self.last_exit
+        if is_last and self.end_reason is ExitReason.LAST_EXIT:
+            return ExitReason.LAST_EXIT
+        wanted = self.min_confidence
+        if wanted is not None and confidence is not None and confidence >= wanted:
+            return ExitReason.CONFIDENT
+        return self.end_reason if is_last else None
+
+
+def plan_lone(limits: ExitLimits, costs: ExitCosts) -> LonePlan:
+    """Work out what the limits of a single request come to.
 
     Without deadline, confidence or a wish for every exit it runs straight to the deepest exit
     allowed. With a deadline the classifier of `min_exit` runs, so that there is an answer early,
-    the deepest exit's, and those on the way while the rest does not fit comfortably. Mutable.
-
-    Args:
-        limits: Which exits may answer, and what may stop it.
-        costs: Prices of the exits.
-        times: What stages are expected to take.
-        margin_s: How long before its deadline it must have its answer.
+    and the deepest exit's; those between where the scheduler thinks they pay.
 
     Raises:
         ValueError: The budget does not pay exit `min_exit`; see `affordable_exit`.
     """
+    last_exit = affordable_exit(limits, costs)
+    if last_exit is None:
+        raise ValueError(f"{limits.budget_macs} MACs do not pay exit {limits.min_exit}")
+    if last_exit == costs.num_exits - 1:
+        end_reason = ExitReason.LAST_EXIT
+    elif last_exit == limits.max_exit:
+        end_reason = ExitReason.MAX_EXIT
+    else:
+        end_reason = ExitReason.BUDGET
+    return LonePlan(
+        classify=tuple(_classifies(limits, stage, last_exit) for stage in range(last_exit + 1)),
+        min_exit=limits.min_exit,
+        last_exit=last_exit,
+        end_reason=end_reason,
+        min_confidence=limits.min_confidence,
+        has_deadline=limits.deadline_at is not None,
+    )
 
-    def __init__(
-        self, limits: ExitLimits, costs: ExitCosts, times: ModelTimes, *, margin_s: float
-    ) -> None:
-        target = affordable_exit(limits, costs)
-        if target is None:
-            raise ValueError(f"{limits.budget_macs} MACs do not pay exit {limits.min_exit}")
-        self._limits = limits
-        self._times = times
-        self._target = target
-        self._last_exit = costs.num_exits - 1
-        self._answer_by = None if limits.deadline_at is None else limits.deadline_at - margin_s
-        self._stage_index = 0
-        self._begun_at = 0.0
-        self._expected_s = 0.0  # of all stages begun
-        self._reason: ExitReason | None = None
 
-    def start(self, now: float) -> tuple[Step, ...]:
-        """Return stage 0."""
-        self._begun_at = now
-        return (self._begin(0, now),)
+class PlanCache:
+    """Remembers what limits come to; most requests ask for the same. Mutable.
 
-    def advance(
-        self, confidences: Mapping[int, float], failed: Collection[int], now: float
-    ) -> tuple[Step, ...]:
-        """Take in how the stage went; see `CohortPolicy`."""
-        self._reason = (
-            ExitReason.FAILED if failed else self._reason_to_leave(confidences.get(0), now)
+    Args:
+        costs: Of the one network that it is about.
+    """
+
+    def __init__(self, costs: ExitCosts) -> None:
+        self._costs = costs
+        self._plans: dict[tuple[object, ...], LonePlan] = {}
+
+    def plan(self, limits: ExitLimits) -> LonePlan:
+        """Return what limits come to; raises what `plan_lone` does."""
+        key = (
+            limits.deadline_at is None,
+            limits.budget_macs,
+            limits.min_confidence,
+            limits.min_exit,
+            limits.max_exit,
+            limits.every_classifier,
         )
-        if self._reason is not None:
-            return ()
-        return (self._begin(self._stage_index + 1, now),)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = plan_lone(limits, self._costs)
+        return plan
 
-    def reasons(self) -> Mapping[int, ExitReason]:
-        """Return why it left, once it has."""
-        return {} if self._reason is None else {0: self._reason}
 
-    def _reason_to_leave(self, confidence: float | None, now: float) -> ExitReason | None:
-        if self._stage_index == self._last_exit:
-            return ExitReason.LAST_EXIT
-        if self._stage_index < self._limits.min_exit:
-            return None
-        if self._is_confident(confidence):
-            return ExitReason.CONFIDENT
-        if self._stage_index == self._target:
-            stops_by_wish = self._target == self._limits.max_exit
-            return ExitReason.MAX_EXIT if stops_by_wish else ExitReason.BUDGET
-        return None if self._next_stage_fits(now) else ExitReason.DEADLINE
-
-    def _is_confident(self, confidence: float | None) -> bool:
-        wanted = self._limits.min_confidence
-        return wanted is not None and confidence is not None and confidence >= wanted
-
-    def _next_stage_fits(self, now: float) -> bool:
-        if self._answer_by is None:
-            return True
-        next_s = self._times.stage_s(self._stage_index + 1, num_classified=1)
-        return now + next_s <= self._answer_by
-
-    def _begin(self, stage_index: int, now: float) -> Step:
-        classify = self._classifies(stage_index, now)
-        self._stage_index = stage_index
-        self._expected_s += self._times.stage_s(stage_index, num_classified=int(classify))
-        return Step(stage_index, (0,), classify)
-
-    def _classifies(self, stage_index: int, now: float) -> bool:
-        if stage_index == self._target or self._limits.every_classifier:
-            return True
-        if stage_index < self._limits.min_exit:
-            return False
-        if self._limits.min_confidence is not None:
-            return True
-        if self._answer_by is None:
-            return False
-        is_first = stage_index == self._limits.min_exit
-        return is_first or not self._is_comfortable(stage_index, now, self._answer_by)
-
-    def _is_comfortable(self, stage_index: int, now: float, answer_by: float) -> bool:
-        """Whether the rest fits well, also if it goes as slowly as the way so far."""
-        slowdown = (now - self._begun_at) / self._expected_s if self._expected_s > 0.0 else 1.0
-        rest_s = self._times.straight_s(stage_index, self._target)
-        return now + rest_s * _COMFORT_FACTOR * max(1.0, slowdown) <= answer_by
+def _classifies(limits: ExitLimits, stage_index: int, last_exit: int) -> bool | None:
+    if stage_index == last_exit or limits.every_classifier:
+        return True
+    if stage_index < limits.min_exit:
+        return False
+    if limits.min_confidence is not None:
+        return True
+    if limits.deadline_at is None:
+        return False
+    return True if stage_index == limits.min_exit else None

@@ -1,90 +1,62 @@
-"""Where cohorts are let in: prices what is asked, puts it to the ledger, tells the observer."""
+"""Where cohorts are let in: prices what is asked and puts it to the ledger. Pure."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from types import TracebackType
 
 from service.backends.base import ModelKey
-from service.engine.admission import Charge, Claim, claim_for
-from service.engine.clock import Clock
-from service.engine.in_flight import InFlight
+from service.engine.admission import AdmissionLedger, Charge
 from service.engine.observer import Observer
-from service.engine.request import EngineLimits, ServedModel, Terms
-from service.engine.stage_costs import StageCosts
+from service.engine.pricing import PriceList
+from service.engine.request import Terms
 from service.errors import RequestRejected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """Asks admission on behalf of callers; belongs to the event loop."""
-
-    models: Mapping[ModelKey, ServedModel]
-    limits: EngineLimits
-    stage_costs: StageCosts
-    in_flight: InFlight
-    clock: Clock
-    observer: Observer
-
-    def check(self, terms: Terms) -> None:
-        """Ask without charging anything; raises what `AdmissionLedger.check` does."""
-        try:
-            self.in_flight.check(self._claim(terms), self.clock.now())
-        except RequestRejected as error:
-            self.observer.refused(error)
-            raise
-
-    def admit(self, terms: Terms) -> Charge:
-        """Charge what was asked, or refuse it; raises what `AdmissionLedger.check` does."""
-        try:
-            charge = self.in_flight.admit(self._claim(terms), self.clock.now())
-        except RequestRejected as error:
-            self.observer.refused(error)
-            raise
-        self.observer.admitted(terms.model, terms.num_images)
-        return charge
-
-    def retry_after_s(self) -> float:
-        """Return when the present backlog should be gone."""
-        return self.in_flight.retry_after_s(self.clock.now())
-
-    def max_cohort(self, model: ModelKey) -> int:
-        """Return how many images of a model may be in flight together."""
-        border_bytes = self.models[model].border_bytes
-        if not border_bytes:
-            return self.limits.max_in_flight
-        return min(self.limits.max_in_flight, self.limits.max_feature_bytes // border_bytes)
-
-    def _claim(self, terms: Terms) -> Claim:
-        model = self.models[terms.model]
-        times = self.stage_costs.times(terms.model)
-        due_s = 0.0 if terms.deadline_at is None else terms.deadline_at - self.clock.now()
-        return claim_for(terms, model, times, margin_s=self.limits.margin_s(due_s))
-
-
-class Reservation(AbstractContextManager["Reservation"]):
-    """Room and time for cohorts that run one after another, held until it is left.
-
-    Belongs to the event loop.
+    """Asks admission on behalf of callers. Mutable; guarded by the engine's lock.
 
     Args:
-        charge: What admission charged.
-        in_flight: Where.
+        ledger: Of all that is in flight.
+        prices: Of everything that may be asked for.
+        observer: Hears who came in and who did not.
     """
 
-    def __init__(self, charge: Charge, in_flight: InFlight) -> None:
-        self.charge = charge
-        self._in_flight = in_flight
-
-    def release(self) -> None:
-        """Give room and time back; a second time does nothing."""
-        self._in_flight.release(self.charge)
-        self._in_flight.tell_if_empty()
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+    def __init__(
+        self, ledger: AdmissionLedger, prices: Mapping[ModelKey, PriceList], observer: Observer
     ) -> None:
-        self.release()
+        self._ledger = ledger
+        self._prices = prices
+        self._observer = observer
+
+    def check(self, terms: Terms, now: float) -> None:
+        """Ask without charging anything; raises what `AdmissionLedger.check` does."""
+        try:
+            self._ledger.check(self._prices[terms.model].claim(terms, now), now)
+        except RequestRejected as refused:
+            self._observer.refused(refused)
+            raise
+
+    def reserve(self, terms: Terms, now: float) -> Charge:
+        """Charge what is asked, or refuse it; raises what `AdmissionLedger.check` does."""
+        try:
+            charge = self._ledger.admit(self._prices[terms.model].claim(terms, now), now)
+        except RequestRejected as refused:
+            self._observer.refused(refused)
+            raise
+        self._observer.admitted(terms.model, terms.num_images)
+        return charge
+
+    def correct(self, charge: Charge, terms: Terms, now: float) -> None:
+        """Judge a charge anew once its pixels are there; who is refused is discharged.
+
+        Raises:
+            ValueError: It was released, so that there is no place left.
+            DeadlineInfeasible: Not even an idle machine reaches the exit in time any more.
+            Overloaded: The backlog has grown into its time.
+        """
+        if charge.is_released:
+            raise ValueError("nothing can run under a reservation that was released")
+        try:
+            self._ledger.correct(charge, self._prices[terms.model].claim(terms, now), now)
+        except RequestRejected as refused:
+            self._observer.refused(refused)
+            self._ledger.release(charge)
+            raise

@@ -21,8 +21,8 @@ class WasteCause(StrEnum):
 class Observer(Protocol):
     """Hears of everything that can be counted.
 
-    Called from the event loop and from the lanes, so it must be safe for both, and quick: nothing
-    runs meanwhile.
+    Called under the engine's lock by event loop and lanes alike, so it need not lock and must be
+    quick: nothing else moves meanwhile.
     """
 
     def warmed_up(self, model: ModelKey, macs: int) -> None:
@@ -35,10 +35,6 @@ class Observer(Protocol):
 
     def refused(self, error: RequestRejected) -> None:
         """Admission said no."""
-        ...
-
-    def queue_changed(self, stage: StageKey, depth: int) -> None:
-        """So many images now wait for a stage."""
         ...
 
     def stage_finished(
@@ -76,9 +72,6 @@ class SilentObserver:
         """Ignore it."""
 
     def refused(self, error: RequestRejected) -> None:
-        """Ignore it."""
-
-    def queue_changed(self, stage: StageKey, depth: int) -> None:
         """Ignore it."""
 
     def stage_finished(

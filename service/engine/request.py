@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.costs import ExitCosts
+from model_store.gains import GainTable
 from service.backends.base import ModelKey
 from service.errors import ServiceError
-
-_MAX_MARGIN_SHARE: Final = 0.1
 
 
 class ExitReason(StrEnum):
@@ -27,8 +26,11 @@ class ExitReason(StrEnum):
     LAST_EXIT = "last_exit"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ExitRecord:
+# Named tuples where elsewhere there would be dataclasses: a few of each are made for every request,
+# and tuples are made in C.
+
+
+class ExitRecord(NamedTuple):
     """What one classifier said of one image."""
 
     exit_index: int
@@ -36,8 +38,7 @@ class ExitRecord:
     confidence: float  # calibrated by the temperature of this exit
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one image gets, and every classifier that looked at it on the way."""
 
     record: ExitRecord
@@ -45,8 +46,7 @@ class Answer:
     passed: tuple[ExitRecord, ...]  # by exit, rising; the answer is the last
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOutcome:
+class ImageOutcome(NamedTuple):
     """How one image ended: exactly one of `answer` and `error` is there."""
 
     answer: Answer | None
@@ -65,10 +65,18 @@ class ServedModel:
     temperatures: tuple[float, ...]  # one per exit
     border_bytes: int  # most bytes of features one image ever holds between stages
     input_shape: tuple[int, int, int]  # (3, H, W)
+    gains: GainTable | None = None  # what deeper exits should bring, where that is known
+
+    @property
+    def gain_table(self) -> GainTable:
+        """What deeper exits should bring; where nothing is known, each is right a little more."""
+        if self.gains is not None:
+            return self.gains
+        is_right = np.tri(self.costs.num_exits, dtype=np.bool_)
+        return GainTable.from_answers(np.full(is_right.shape, 0.5), is_right)
 
 
-@dataclass(frozen=True, slots=True)
-class ExitLimits:
+class ExitLimits(NamedTuple):
     """Which exits a single request may be answered from, and what may stop it on the way."""
 
     deadline_at: float | None
@@ -86,40 +94,37 @@ class ExitLimits:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What admission must know of a cohort, or of several that run one after another."""
 
     model: ModelKey
     num_images: int  # of all of them
-    due_at: float  # for ordering alone
+    due_at: float  # of work without a deadline, when it counts as overdue
     deadline_at: float | None
     mandatory_exit: int = 0  # the first that may answer
     num_at_once: int | None = None  # images in flight at once; None: all of them
+    arrived_at: float | None = None  # from when the deadline runs; None: now
+    ready_at: float | None = None  # when its pixels will be there; None: now
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """How much may be in flight, and how early an answer leaves for its deadline."""
+    """How much may be in flight, and how the lanes' time is shared."""
 
     max_in_flight: int = 1024  # images
     max_feature_bytes: int = 1 << 30
-    deadline_margin_s: float = 0.002  # most that is kept for writing the answer
+    background_share: float = 0.1  # of the lanes' time, for overdue work without a deadline
 
-    def margin_s(self, remaining_s: float) -> float:
-        """Return how long before its deadline a request has its answer: a tenth of it at most.
+    @property
+    def max_background(self) -> int:
+        """Images without a deadline that may be in flight: a quarter is kept for the others."""
+        return self.max_in_flight - self.max_in_flight // 4
+
+    def max_cohort(self, border_bytes: int) -> int:
+        """Return how many images may be in flight together, also without a deadline.
 
         Args:
-            remaining_s: Until the deadline.
+            border_bytes: Most that one of them holds between stages.
         """
-        return min(self.deadline_margin_s, max(0.0, remaining_s) * _MAX_MARGIN_SHARE)
-
-    def answer_by(self, deadline_at: float | None, now: float) -> float | None:
-        """Return when a request must have its answer; None where it has no deadline."""
-        return None if deadline_at is None else deadline_at - self.margin_s(deadline_at - now)
-
-    def least_deadline_s(self, work_s: float) -> float:
-        """Return the shortest deadline that leaves enough for the work after its margin."""
-        return work_s + min(
-            self.deadline_margin_s, work_s * _MAX_MARGIN_SHARE / (1 - _MAX_MARGIN_SHARE)
-        )
+        most = self.max_background
+        return min(most, self.max_feature_bytes // border_bytes) if border_bytes else most

@@ -1,109 +1,202 @@
 """One batch through the backend: rows of many handles in, a row and perhaps an answer each out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.confidence import max_softmax
-from service.backends.base import FeatureRows, StageBackend, StageKey, StageOutput
-from service.engine.cohort import InFlightCohort
-from service.engine.request import ExitRecord
-from service.engine.scheduler import QueuedMember
+from service.backends.base import FeatureHandle, FeatureRows, StageBackend, StageKey, StageOutput
+from service.engine.features import HeldFeatures
+from service.engine.image import InFlightImage
+from service.engine.member import Kind
+from service.engine.request import ExitRecord, ServedModel
+from service.errors import BackendFailed
+
+_NO_FAILURES: Final[Mapping[int, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """One image in a batch that runs."""
+@dataclass(slots=True)
+class StageRun:
+    """A batch that a lane runs. Owned by the core; the lane only reads it."""
 
-    cohort: InFlightCohort
-    member: QueuedMember
+    lane: int
+    stage: StageKey
+    model: ServedModel
+    images: Sequence[InFlightImage]  # sorted, so that a whole handle is never copied
+    classify: Sequence[bool]  # of each, whether the classifier looks at it
+    begun_at: float
+    expected_s: float
+    kind: Kind  # what its images were owed
+    macs: int = 0  # of all of them
+    pixels: Sequence[NDArray[np.float32] | None] = ()  # of stage 0: their cohorts' inputs
 
     @property
-    def macs(self) -> int:
-        """Price of the stage, with its classifier where that runs."""
-        costs = self.cohort.request.model.costs
-        prices = costs.stage_macs if self.member.classify else costs.trunk_macs
-        return prices[self.member.stage.stage_index]
-
-    @property
-    def features(self) -> FeatureRows:
-        """What its stage reads."""
-        return self.cohort.features(self.member.position)
+    def num_classified(self) -> int:
+        """How many the classifier looks at."""
+        return sum(self.classify)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageResult:
-    """What a stage left of one image: features, and an answer where its classifier ran."""
+    """What a batch left. Positions are those of `StageRun.images`.
 
-    runner: Runner
-    features: FeatureRows | None  # None after the last stage, and of a failed image
-    record: ExitRecord | None
-    failure: str | None
-
-
-def in_row_order(runners: Sequence[Runner]) -> list[Runner]:
-    """Return the images sorted by handle and row, so that a whole handle is never copied."""
-    handles = {id(runner.features.handle): None for runner in runners}
-    rank = {handle_id: position for position, handle_id in enumerate(handles)}
-    return sorted(
-        runners, key=lambda runner: (rank[id(runner.features.handle)], runner.features.rows)
-    )
-
-
-def run_stage(
-    backend: StageBackend, stage: StageKey, runners: Sequence[Runner]
-) -> list[StageResult]:
-    """Run a stage for images of one model and return what it left of each.
-
-    An image whose logits are not finite failed; the others of the batch did not.
-
-    Args:
-        backend: Where to run.
-        stage: Which.
-        runners: In the order of `in_row_order`.
-
-    Raises:
-        BackendFailed: The stage failed for all of them.
+    Attributes:
+        features: What the next stage reads; None behind the last, and where all failed.
+        rows: Of the features, by position; None where they are the positions themselves.
+        records: What the classifier said, by position.
+        failures: Why an image failed, by position; whoever is not here went well.
+        error: What the backend raised, where it gave up the whole batch.
+        not_begun: Whose pixels it did not take, so that nothing ran for them.
     """
-    classify = tuple(row for row, runner in enumerate(runners) if runner.member.classify)
-    output = backend.submit(stage, _parts(runners), classify=classify).result()
-    records = _records(output, stage, runners[0], classify)
-    last_exit = runners[0].cohort.request.model.costs.num_exits - 1
-    results = []
-    for row, runner in enumerate(runners):
-        features = FeatureRows(output.features, (row,)) if stage.stage_index < last_exit else None
-        record = records.get(row)
-        if runner.member.classify and record is None:
-            message = f"exit {stage.stage_index} gave logits that are not finite"
-            results.append(StageResult(runner, None, None, message))
+
+    features: FeatureHandle | None
+    rows: Mapping[int, int] | None
+    records: Mapping[int, ExitRecord]
+    failures: Mapping[int, str] = field(default_factory=dict)
+    error: BackendFailed | None = None
+    not_begun: Collection[int] = ()
+
+
+def in_row_order(
+    images: Sequence[InFlightImage], classify: Sequence[bool]
+) -> tuple[Sequence[InFlightImage], Sequence[bool]]:
+    """Sort a batch by handle and row, so that a whole handle is never copied."""
+    held, row = images[0].held, -1
+    for image in images:
+        if image.held is not held or image.row < row:
+            break
+        row = image.row
+    else:
+        return images, classify
+    rank = {held: index for index, held in enumerate(dict.fromkeys(i.held for i in images))}
+    pairs = sorted(
+        zip(images, classify, strict=True), key=lambda pair: (rank[pair[0].held], pair[0].row)
+    )
+    return [image for image, _ in pairs], [is_classified for _, is_classified in pairs]
+
+
+def run_stage(backend: StageBackend, run: StageRun) -> StageResult:
+    """Run a stage for the images of a batch; never raises what the backend raises.
+
+    An image whose logits are not finite failed, or whose pixels the backend did not take; the
+    others of the batch did not.
+    """
+    failures: Mapping[int, str] = _NO_FAILURES
+    try:
+        if run.stage.stage_index == 0:
+            parts, failures = _take_in(backend, run)
+            if not parts:
+                return StageResult(None, None, {}, failures, not_begun=failures)
         else:
-            results.append(StageResult(runner, features, record, None))
-    return results
+            parts = _parts(run.images)
+        going = [at for at in range(len(run.images)) if at not in failures]
+        classify = tuple(row for row, at in enumerate(going) if run.classify[at])
+        output = backend.submit(run.stage, parts, classify=classify).result()
+    except BackendFailed as error:
+        return StageResult(None, None, {}, dict.fromkeys(range(len(run.images)), str(error)), error)
+    is_last = run.stage.stage_index == run.model.costs.num_exits - 1
+    return _result(run, output, going, failures, features=None if is_last else output.features)
 
 
-def _parts(runners: Sequence[Runner]) -> list[FeatureRows]:
-    rows_by_handle: dict[int, list[FeatureRows]] = {}
-    for runner in runners:
-        rows_by_handle.setdefault(id(runner.features.handle), []).append(runner.features)
-    return [
-        FeatureRows(several[0].handle, tuple(row for rows in several for row in rows.rows))
-        for several in rows_by_handle.values()
-    ]
+def _result(
+    run: StageRun,
+    output: StageOutput,
+    going: Sequence[int],
+    failures: Mapping[int, str],
+    *,
+    features: FeatureHandle | None,
+) -> StageResult:
+    not_begun: Collection[int] = failures
+    classified = [at for at in going if run.classify[at]]
+    records = _records(run, output.logits, classified) if classified else {}
+    if len(records) < len(classified):
+        message = f"exit {run.stage.stage_index} gave logits that are not finite"
+        broken = {at: message for at in classified if at not in records}
+        failures = {**failures, **broken}
+    rows = {at: row for row, at in enumerate(going)} if len(going) < len(run.images) else None
+    return StageResult(features, rows, records, failures, not_begun=not_begun)
+
+
+def _take_in(backend: StageBackend, run: StageRun) -> tuple[list[FeatureRows], Mapping[int, str]]:
+    """Hand the pixels of a batch over, all at once where that goes well."""
+    runs = _runs_of_pixels(run)
+    key = run.model.key
+    try:
+        arrays = [pixels for _, pixels in runs]
+        handle = backend.put(key, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+        return [FeatureRows(handle, tuple(range(handle.num_rows)))], _NO_FAILURES
+    except (BackendFailed, ValueError):
+        return _take_in_one_by_one(backend, run, runs)
+
+
+def _take_in_one_by_one(
+    backend: StageBackend, run: StageRun, runs: Sequence[tuple[int, NDArray[np.float32]]]
+) -> tuple[list[FeatureRows], Mapping[int, str]]:
+    """Find out whose pixels are refused: they fail, the others run."""
+    parts: list[FeatureRows] = []
+    failures: dict[int, str] = {}
+    for first, pixels in runs:
+        try:
+            handle = backend.put(run.model.key, pixels)
+        except BackendFailed as error:
+            failures.update(dict.fromkeys(range(first, first + len(pixels)), str(error)))
+        else:
+            parts.append(FeatureRows(handle, tuple(range(handle.num_rows))))
+    return parts, failures
+
+
+def _runs_of_pixels(run: StageRun) -> list[tuple[int, NDArray[np.float32]]]:
+    """Return pixels of neighbouring images together, with the position of the first."""
+    runs: list[tuple[int, NDArray[np.float32]]] = []
+    begins, image_of_next = 0, -1
+    inputs: NDArray[np.float32] | None = None
+    for at, (image, pixels) in enumerate(zip(run.images, run.pixels, strict=True)):
+        if pixels is None:
+            raise ValueError(f"image {image.position} has no pixels left")
+        if pixels is not inputs or image.position != image_of_next:
+            inputs, begins = pixels, at
+            runs.append((at, pixels[image.position : image.position + 1]))
+        else:
+            first = image.position - (at - begins)
+            runs[-1] = (begins, pixels[first : image.position + 1])
+        image_of_next = image.position + 1
+    return runs
+
+
+def _parts(images: Sequence[InFlightImage]) -> list[FeatureRows]:
+    parts: list[FeatureRows] = []
+    held, rows = images[0].held, list[int]()
+    for image in images:
+        if image.held is not held:
+            parts.append(_rows(held, rows))
+            held, rows = image.held, []
+        rows.append(image.row)
+    parts.append(_rows(held, rows))
+    return parts
+
+
+def _rows(held: HeldFeatures | None, rows: Sequence[int]) -> FeatureRows:
+    if held is None or held.handle is None:
+        raise ValueError("an image has no features to go on with")
+    return FeatureRows(held.handle, tuple(rows))
 
 
 def _records(
-    output: StageOutput, stage: StageKey, runner: Runner, classify: Sequence[int]
+    run: StageRun, logits: NDArray[np.float32], classified: Sequence[int]
 ) -> dict[int, ExitRecord]:
-    """Return what the classifier said, by row; rows that are not finite are left out."""
-    if not classify:
-        return {}
-    is_finite = np.asarray(np.isfinite(output.logits).all(axis=1))
-    logits = output.logits[is_finite]
-    temperature = runner.cohort.request.model.temperatures[stage.stage_index]
-    confidences = max_softmax(logits, temperature).tolist() if len(logits) else []
-    rows = np.asarray(classify)[is_finite].tolist()
+    """Return what the classifier said, by position; rows that are not finite are left out."""
+    exit_index = run.stage.stage_index
+    if not np.isfinite(logits).all():
+        is_finite = np.asarray(np.isfinite(logits).all(axis=1))
+        logits = logits[is_finite]
+        classified = [at for at, keeps in zip(classified, is_finite.tolist(), strict=True) if keeps]
+        if not classified:
+            return {}
+    confidences = max_softmax(logits, run.model.temperatures[exit_index]).tolist()
     return {
-        row: ExitRecord(stage.stage_index, scores, confidence)
-        for row, scores, confidence in zip(rows, logits, confidences, strict=True)
+        at: ExitRecord(exit_index, scores, confidence)
+        for at, scores, confidence in zip(classified, logits, confidences, strict=True)
     }

@@ -19,14 +19,22 @@ class WindowCohortPolicy(CohortPolicy):
         times: What stages are expected to take.
         deadline_at: When the window must be answered; None ends nothing.
         margin_s: How long before its deadline it must have its answers.
+        num_lanes: On which its images run side by side.
     """
 
     def __init__(
-        self, window: WindowPolicy, times: ModelTimes, *, deadline_at: float | None, margin_s: float
+        self,
+        window: WindowPolicy,
+        times: ModelTimes,
+        *,
+        deadline_at: float | None,
+        margin_s: float,
+        num_lanes: int = 1,
     ) -> None:
         self._window = window
         self._times = times
         self._answer_by = None if deadline_at is None else deadline_at - margin_s
+        self._num_lanes = num_lanes
         self._is_late = False
 
     def start(self, now: float) -> tuple[Step, ...]:
@@ -53,11 +61,16 @@ class WindowCohortPolicy(CohortPolicy):
         return reasons
 
     def _steps_s(self, steps: Collection[Step]) -> float:
-        return sum(
-            self._times.stage_s(
-                step.stage_index,
-                len(step.images),
-                num_classified=len(step.images) if step.classify else 0,
-            )
-            for step in steps
-        )
+        return sum(self._step_s(step) for step in steps)
+
+    def _step_s(self, step: Step) -> float:
+        """One step, its images shared among the lanes and run in batches of the best size."""
+        num_images = -(-len(step.images) // self._num_lanes)
+        size = min(num_images, self._times.best_batch(step.stage_index))
+        num_full, rest = divmod(num_images, size)
+        full_s = self._batch_s(step, size)
+        return num_full * full_s + (self._batch_s(step, rest) if rest else 0.0)
+
+    def _batch_s(self, step: Step, size: int) -> float:
+        num_classified = size if step.classify else 0
+        return self._times.stage_s(step.stage_index, size, num_classified=num_classified)

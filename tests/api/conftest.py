@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from model_store.costs import ExitCosts
 from model_store.policies.choose import PolicyName
 from service.api.application import Application, Surroundings, create_application
 from service.api.health import Health
+from service.api.server import DrainingServer
 from service.api.services import Services
 from service.backends.base import ModelKey
 from service.commands import (
@@ -28,6 +30,7 @@ from service.commands import (
     BudgetOutlook,
     BudgetReport,
     Classified,
+    ClassifyAnnounced,
     ClassifyCommand,
     ExitInfo,
     ModelInfo,
@@ -36,7 +39,7 @@ from service.commands import (
     PlanDone,
     Timing,
 )
-from service.engine.request import Answer, ExitReason, ExitRecord
+from service.engine.request import Answer, ExitReason, ExitRecord, ImageOutcome
 from service.errors import ModelNotFound, ServiceError
 from service.metrics import new_registry
 from service.settings import Settings
@@ -72,7 +75,7 @@ def classified_of(**fields: object) -> Classified:
         deadline=None,
         timing=TIMING,
     )
-    return replace(default, **fields)  # type: ignore[arg-type]  # a test's own fields
+    return default._replace(**fields)  # type: ignore[arg-type]  # a test's own fields
 
 
 def batch_done_of(*images: BatchImage, **fields: object) -> BatchDone:
@@ -157,6 +160,69 @@ class FakeInference(Generic[CommandT, DoneT]):
         return self.commands[-1]
 
 
+class FakeBegun:
+    """One image on its way; a test says when it has arrived, and what of it."""
+
+    def __init__(self, result: Classified) -> None:
+        self.outcome: asyncio.Future[ImageOutcome] = asyncio.get_running_loop().create_future()
+        self.result = result
+        self.error: Exception | None = None
+        self.was_abandoned = False
+
+    def arrive(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.outcome.set_result(ImageOutcome(None, error, 0, 0.0, 0.0))  # type: ignore[arg-type]
+
+    def finish(self) -> Classified:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def abandon(self) -> None:
+        self.was_abandoned = True
+
+
+@dataclass
+class FakeClassify(FakeInference[ClassifyCommand, Classified]):
+    """Also remembers what it was told beforehand and afterwards."""
+
+    announced: list[ClassifyAnnounced] = field(default_factory=list)
+    places_held: int = 0
+    refusal: ServiceError | None = None
+    deliveries: list[Classified] = field(default_factory=list)
+    decodes_at_once: bool = False
+    begun: FakeBegun | None = None
+
+    @contextmanager
+    def announce(self, announced: ClassifyAnnounced) -> Iterator[None]:
+        self.announced.append(announced)
+        if self.refusal is not None:
+            raise self.refusal
+        self.places_held += 1
+        try:
+            yield
+        finally:
+            self.places_held -= 1
+
+    async def classify(self, command: ClassifyCommand, place: object = None) -> Classified:
+        return await super().classify(command)
+
+    def begin(self, command: ClassifyCommand) -> FakeBegun | None:
+        if not self.decodes_at_once:
+            return None
+        self.commands.append(command)
+        if self.error is not None:
+            raise self.error
+        self.begun = FakeBegun(self.result)
+        if self.may_answer is None:
+            self.begun.arrive()
+        self.is_waiting.set()
+        return self.begun
+
+    def delivered(self, done: Classified) -> None:
+        self.deliveries.append(done)
+
+
 @dataclass
 class FakePlan:
     commands: list[PlanCommand] = field(default_factory=list)
@@ -195,7 +261,7 @@ class Api:
 
     app: Application
     http: httpx.AsyncClient
-    classify: FakeInference[ClassifyCommand, Classified]
+    classify: FakeClassify
     batch: FakeInference[BatchCommand, BatchDone]
     plan: FakePlan
     health: Health
@@ -221,7 +287,7 @@ async def start_api() -> AsyncIterator[StartApi]:
         health = Health(is_engine_alive=lambda: is_engine_alive[0], served=lambda: ("net@2",))
         registry = new_registry()
         clock = FakeClock()
-        classify = FakeInference[ClassifyCommand, Classified](classified_of())
+        classify = FakeClassify(classified_of())
         batch = FakeInference[BatchCommand, BatchDone](batch_done_of())
         plan = FakePlan()
         app = create_application(
@@ -243,6 +309,71 @@ async def start_api() -> AsyncIterator[StartApi]:
 async def api(start_api: StartApi) -> Api:
     """An application with default settings."""
     return await start_api()
+
+
+class AnnouncedServer(DrainingServer):
+    """Says when it listens."""
+
+    def __init__(self, api: Api, clock: FakeClock, **settings: object) -> None:
+        given = Settings.model_validate({"port": 0, **settings})
+        super().__init__(api.app, given, clock)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: object = None) -> None:
+        await super().startup()
+        self.is_listening.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}"
+
+    def stop(self) -> None:
+        self.handle_exit(signal.SIGTERM, None)
+
+
+class Run:
+    """A server that serves, and what it serves."""
+
+    def __init__(self, api: Api, server: AnnouncedServer, serving: asyncio.Task[None]) -> None:
+        self.api = api
+        self.server = server
+        self.serving = serving
+        self.http = httpx.AsyncClient(base_url=server.url)
+
+    async def closed(self) -> None:
+        """Wait until the server takes nothing more."""
+        transport = httpx.ASGITransport(self.api.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as inside:
+            while (await inside.get("/plan?images=1")).json().get("status") != 503:
+                await asyncio.to_thread(lambda: None)
+
+    async def announced(self) -> None:
+        """Wait until a body is waited for."""
+        while not self.api.classify.places_held:
+            await asyncio.to_thread(lambda: None)
+
+
+Listen: TypeAlias = Callable[..., Awaitable[Run]]
+
+
+@pytest.fixture
+async def listen(api: Api) -> AsyncIterator[Listen]:
+    """Serve on a free port of this machine, with a clock that a test moves."""
+    runs: list[Run] = []
+
+    async def start(**settings: object) -> Run:
+        server = AnnouncedServer(api, api.clock, **settings)
+        serving = asyncio.create_task(server.serve())
+        await server.is_listening.wait()
+        runs.append(Run(api, server, serving))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        await run.http.aclose()
+        run.server.force_exit = run.server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await run.serving
 
 
 @pytest.fixture

@@ -8,16 +8,28 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
-from model_store.confidence import probabilities
-from service.api.answers import AnswerForm, classify_json, milliseconds
+from model_store.confidence import max_softmax, probabilities
+from service.api.answers import (
+    AnswerForm,
+    ModelWords,
+    answers_json,
+    cost_json,
+    deadline_json,
+    milliseconds,
+    model_json,
+    timing_json,
+)
 from service.api.batch_answers import batch_pieces, batch_response, images_per_piece
 from service.api.budget_answers import plan_json
-from service.api.ranking import most_likely, rank_records
+from service.api.classify_answer import AnswerWriter
+from service.api.ranking import most_likely, rank_record, rank_records
 from service.api.schemas import BatchResponse, ClassifyResponse, PlanResponse
 from service.commands import BatchImage, DeadlineReport
+from service.engine.request import ExitRecord
 from service.errors import ImageUndecodable
 from tests.api.conftest import (
     COSTS,
+    LABELS,
     TEMPERATURES,
     answer_of,
     batch_done_of,
@@ -56,16 +68,62 @@ def test_records_are_ranked_at_the_temperature_of_their_own_exit():
     assert shallow.confidences == sorted(probabilities(records[1].logits, 1.0).tolist())[::-1][:2]
 
 
+LOGITS = st.lists(st.sampled_from([-90.0, -3.0, 0.0, 0.5, 2.0, 88.0]), min_size=4, max_size=100)
+
+
+@given(LOGITS, st.integers(1, 110), st.sampled_from([0.3, 1.0, 2.5]))
+def test_one_record_is_ranked_as_many_are(logits: list[float], count: int, temperature: float):
+    row = np.array(logits, dtype=np.float32)
+    record = ExitRecord(0, row, float(max_softmax(row, temperature)))
+
+    alone = rank_record(record, temperature, count)
+    (among,) = rank_records([record], [temperature], count)
+
+    assert alone.confidences[0] == record.confidence
+    assert alone.confidences == pytest.approx(among.confidences, rel=1e-12, abs=1e-300)
+    assert len(alone.indices) == len(set(alone.indices)) == min(count, len(logits))
+    assert alone.indices[0] == among.indices[0]
+
+
+@pytest.mark.parametrize("form", [SHORT, FULL, AnswerForm(top_k=0, detail=False)])
+def test_what_is_joined_from_pieces_is_what_is_written_as_a_whole(form: AnswerForm):
+    passed = (record_of(0, 2.0, 0.1, 0.0, 0.0), record_of(1, 0.3, 0.0, 4.0, 0.0))
+    done = classified_of(answer=answer_of(*passed), deadline=DeadlineReport(0.03, 0.0123))
+    words = ModelWords(done.labels, done.temperatures, done.costs.cumulative_macs)
+
+    told = json.loads(AnswerWriter().write(done, form))
+
+    (expected,) = answers_json([done.answer], words, form)
+    for name in ("exit", "prediction", "exits"):
+        assert told.get(name) == expected.get(name)
+    assert [each["label"] for each in told.get("top_k", ())] == [
+        each["label"] for each in expected.get("top_k", ())
+    ]
+    assert told["model"] == model_json(done.model)
+    assert told["cost"] == cost_json(done.spent_macs, words)
+    assert told["deadline"] == deadline_json(done.deadline)
+    assert told["timing_ms"] == timing_json(done.timing)
+
+
+def test_labels_are_told_in_any_script_and_for_each_model():
+    writer = AnswerWriter()
+
+    for labels in (('a "b"', "\u732b", "c", "d"), LABELS):
+        told = json.loads(writer.write(classified_of(labels=labels), FULL))
+
+        assert {each["label"] for each in told["top_k"]} == set(labels)
+
+
 def test_confidences_told_are_those_that_were_decided_on():
     done = classified_of(answer=answer_of(record_of(0, 30.0, 0.0, 0.0, 0.0)))
 
-    told = json.loads(classify_json(done, SHORT))
+    told = json.loads(AnswerWriter().write(done, SHORT))
 
     assert told["prediction"]["confidence"] == done.answer.record.confidence < 1
 
 
 def test_an_answer_tells_macs_flops_and_milliseconds():
-    told = json.loads(classify_json(classified_of(), SHORT))
+    told = json.loads(AnswerWriter().write(classified_of(), SHORT))
 
     assert told["cost"] == {"macs": 320, "flops": 640, "share_of_full": round(320 / 330, 6)}
     assert told["timing_ms"] == {"total": 10, "receive": 1, "decode": 2, "queue": 3, "compute": 4}
@@ -74,7 +132,7 @@ def test_an_answer_tells_macs_flops_and_milliseconds():
 
 
 def test_the_first_of_the_list_is_the_prediction():
-    told = json.loads(classify_json(classified_of(), AnswerForm(top_k=100, detail=False)))
+    told = json.loads(AnswerWriter().write(classified_of(), AnswerForm(top_k=100, detail=False)))
 
     assert told["top_k"][0] == told["prediction"]
     assert [each["index"] for each in told["top_k"]] == [1, 2, 0, 3]
@@ -82,7 +140,7 @@ def test_the_first_of_the_list_is_the_prediction():
 
 
 def test_no_list_is_given_where_none_is_wanted():
-    told = json.loads(classify_json(classified_of(), AnswerForm(top_k=0, detail=False)))
+    told = json.loads(AnswerWriter().write(classified_of(), AnswerForm(top_k=0, detail=False)))
 
     assert "top_k" not in told
     assert told["prediction"]["label"] == "bee"
@@ -91,7 +149,7 @@ def test_no_list_is_given_where_none_is_wanted():
 def test_every_exit_passed_is_told_with_its_price():
     passed = (record_of(0, 2.0, 0.0, 0.0, 0.0), record_of(1, 0.0, 0.0, 4.0, 0.0))
 
-    told = json.loads(classify_json(classified_of(answer=answer_of(*passed)), FULL))
+    told = json.loads(AnswerWriter().write(classified_of(answer=answer_of(*passed)), FULL))
 
     assert [each["index"] for each in told["exits"]] == [0, 1]
     assert [each["macs"] for each in told["exits"]] == list(COSTS.cumulative_macs)
@@ -109,7 +167,7 @@ def test_a_deadline_is_met_exactly_when_the_time_told_is_not_negative(
 ):
     done = classified_of(deadline=DeadlineReport(0.03, remaining_s))
 
-    told = json.loads(classify_json(done, SHORT))["deadline"]
+    told = json.loads(AnswerWriter().write(done, SHORT))["deadline"]
 
     assert told == {"requested_ms": 30.0, "met": met, "remaining_ms": told_ms}
     assert str(told["remaining_ms"]) != "-0.0"

@@ -1,13 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import Request
 from starlette.types import Message
 
-from service.api.body import BodyLimits, BufferLedger, WholeBody, receive_body
+from service.api.body import Arriving, BodyLimits, BufferLedger, WholeBody, receive_body
 from service.api.hangup import ClientGone
 from service.api.multipart import FormFiles
 from service.errors import (
@@ -22,8 +21,8 @@ from tests.api.conftest import StartApi
 LIMITS = BodyLimits(max_bytes=10, timeout_s=5)
 
 
-def request_of(*messages: Message, headers: Sequence[tuple[bytes, bytes]] = ()) -> Request:
-    """A request whose client sends these messages and then nothing more."""
+def arriving(*messages: Message, declared: bytes | None = None) -> Arriving:
+    """A body whose client sends these messages and then nothing more."""
     waiting = list(messages)
 
     async def receive() -> Message:
@@ -31,7 +30,7 @@ def request_of(*messages: Message, headers: Sequence[tuple[bytes, bytes]] = ()) 
             await asyncio.Event().wait()
         return waiting.pop(0)
 
-    return Request({"type": "http", "method": "POST", "headers": list(headers)}, receive)
+    return Arriving(receive, declared)
 
 
 def chunk(data: bytes, *, more: bool = False) -> Message:
@@ -39,54 +38,54 @@ def chunk(data: bytes, *, more: bool = False) -> Message:
 
 
 async def received(
-    request: Request, limits: BodyLimits = LIMITS, ledger: BufferLedger | None = None
+    body: Arriving, limits: BodyLimits = LIMITS, ledger: BufferLedger | None = None
 ) -> bytes:
     sink = WholeBody()
     with (ledger or BufferLedger(1000)).account() as account:
-        await receive_body(request, sink, limits, account)
+        await receive_body(body, sink, limits, account)
     return sink.joined()
 
 
 async def test_a_body_comes_in_pieces():
-    request = request_of(chunk(b"ab", more=True), chunk(b"", more=True), chunk(b"cd"))
+    body = arriving(chunk(b"ab", more=True), chunk(b"", more=True), chunk(b"cd"))
 
-    assert await received(request) == b"abcd"
+    assert await received(body) == b"abcd"
 
 
 async def test_a_body_that_says_it_is_too_large_is_not_read():
-    request = request_of(headers=[(b"content-length", b"11")])
+    body = arriving(declared=b"11")
 
     with pytest.raises(PayloadTooLarge, match="11 bytes, the limit is 10 bytes"):
-        await received(request)
+        await received(body)
 
 
 async def test_a_body_that_turns_out_too_large_is_read_no_further():
-    request = request_of(chunk(b"x" * 6, more=True), chunk(b"x" * 6, more=True))
+    body = arriving(chunk(b"x" * 6, more=True), chunk(b"x" * 6, more=True))
 
     with pytest.raises(PayloadTooLarge):
-        await received(request)
+        await received(body)
 
 
 @pytest.mark.parametrize("length", [b"many", b"-1", b"9" * 30, "٣".encode("latin-1", "replace")])
 async def test_a_length_that_is_no_number_is_refused(length: bytes):
-    request = request_of(headers=[(b"content-length", length)])
+    body = arriving(declared=length)
 
     with pytest.raises(BadRequest):
-        await received(request)
+        await received(body)
 
 
 async def test_a_body_that_does_not_come_in_time_is_not_waited_for():
-    request = request_of(chunk(b"x", more=True))
+    body = arriving(chunk(b"x", more=True))
 
     with pytest.raises(RequestTimeout) as raised:
-        await received(request, BodyLimits(max_bytes=10, timeout_s=0.01))
+        await received(body, BodyLimits(max_bytes=10, timeout_s=0.01))
 
     assert raised.value.limit_s == 0.01
 
 
 async def test_a_client_that_hangs_up_has_nobody_to_answer():
     with pytest.raises(ClientGone):
-        await received(request_of(chunk(b"x", more=True), {"type": "http.disconnect"}))
+        await received(arriving(chunk(b"x", more=True), {"type": "http.disconnect"}))
 
 
 async def test_bodies_together_take_no_more_memory_than_there_is():
@@ -95,11 +94,11 @@ async def test_bodies_together_take_no_more_memory_than_there_is():
     with ledger.account() as first:
         first.hold(8)
         with pytest.raises(Overloaded):
-            await received(request_of(headers=[(b"content-length", b"3")]), ledger=ledger)
+            await received(arriving(declared=b"3"), ledger=ledger)
         with pytest.raises(Overloaded):
-            await received(request_of(chunk(b"xxx")), ledger=ledger)
+            await received(arriving(chunk(b"xxx")), ledger=ledger)
 
-    assert await received(request_of(chunk(b"x" * 10)), ledger=ledger) == b"x" * 10
+    assert await received(arriving(chunk(b"x" * 10)), ledger=ledger) == b"x" * 10
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=4), max_size=6))

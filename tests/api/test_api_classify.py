@@ -168,6 +168,46 @@ async def test_the_service_is_told_when_a_request_arrived_and_how_long_its_body_
     assert api.classify.command.upload.data == PNG
 
 
+async def test_a_body_on_its_way_is_announced_and_its_place_held_until_the_end(api: Api):
+    places: list[int] = []
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield PNG[:4]
+        places.append(api.classify.places_held)
+        yield PNG[4:]
+
+    await api.http.post("/classify?deadline_ms=30&min_exit=1", content=slow_body())
+
+    (announced,) = api.classify.announced
+    assert (announced.arrived_at, announced.deadline_s, announced.min_exit) == (1000.0, 0.03, 1)
+    assert (places, api.classify.places_held) == ([1], 0)
+
+
+async def test_what_has_no_chance_is_refused_before_its_body_is_read(api: Api):
+    api.classify.refusal = Overloaded(retry_after_s=0.2)
+    num_read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        num_read += 1
+        yield PNG
+
+    answer = await api.http.post("/classify?deadline_ms=30", content=body())
+
+    assert problem(answer) == (503, "overloaded")
+    assert (num_read, api.classify.commands) == (0, [])
+    assert api.counted("anytime_deadline_misses_total", cause="overloaded") == 1
+
+
+async def test_a_place_is_given_back_where_the_body_is_no_image(api: Api):
+    answer = await api.http.post(
+        "/classify", content=PNG, headers={"content-type": "application/x-npy"}
+    )
+
+    assert problem(answer) == (400, "bad-request")
+    assert api.classify.places_held == 0
+
+
 async def test_nothing_is_taken_while_there_is_nobody_to_answer(api: Api):
     api.is_engine_alive[0] = False
     dead = await api.http.post("/classify", content=PNG)

@@ -159,12 +159,12 @@ async def test_what_is_not_there_is_a_problem(
 
 
 async def test_every_request_leaves_one_line_in_the_log(api: Api, caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO, logger="service.api.entrance"):
+    with caplog.at_level(logging.INFO, logger="service.api.books"):
         await api.http.get("/health/ready")
         await api.http.get("/v1/models/net")
         await api.http.post("/classify?x=1")
 
-    lines = [record for record in caplog.records if record.name == "service.api.entrance"]
+    lines = [record for record in caplog.records if record.name == "service.api.books"]
     assert [vars(line)["route"] for line in lines] == ["/models/{name}", "/classify"]
     assert [vars(line)["outcome"] for line in lines] == ["ok", "invalid-parameter"]
     assert [vars(line)["status"] for line in lines] == [200, 422]

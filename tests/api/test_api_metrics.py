@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from service.api.request_metrics import RequestMetrics
 from service.backends.base import StageKey
 from service.commands import DeadlineReport
-from service.engine.observer import Observer, WasteCause
+from service.engine.observer import WasteCause
 from service.engine.request import Answer, ExitReason, ImageOutcome
 from service.errors import BackendFailed, DeadlineMissed, Overloaded, ServiceError
 from service.metrics import EngineMetrics, expose, new_registry
@@ -23,7 +23,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def engine(registry: CollectorRegistry) -> Observer:
+def engine(registry: CollectorRegistry) -> EngineMetrics:
     return EngineMetrics(registry)
 
 
@@ -51,7 +51,7 @@ def test_the_process_itself_is_watched(registry: CollectorRegistry):
     assert b"process_resident_memory_bytes" in expose(registry)
 
 
-def test_images_are_counted_in_and_out(registry: CollectorRegistry, engine: Observer):
+def test_images_are_counted_in_and_out(registry: CollectorRegistry, engine: EngineMetrics):
     engine.admitted(MODEL, 3)
     engine.refused(Overloaded(retry_after_s=1))
     answered = answer_of(record_of(0, 1, 0, 0, 0), reason=ExitReason.BUDGET)
@@ -76,9 +76,9 @@ def test_images_are_counted_in_and_out(registry: CollectorRegistry, engine: Obse
 
 
 def test_stages_are_counted_with_their_work(
-    registry: CollectorRegistry, engine: Observer, caplog: pytest.LogCaptureFixture
+    registry: CollectorRegistry, engine: EngineMetrics, caplog: pytest.LogCaptureFixture
 ):
-    engine.queue_changed(STAGE, 5)
+    engine.watch_queues(lambda: {STAGE: 5})
     engine.stage_finished(STAGE, batch_size=4, num_classified=2, elapsed_s=0.003, macs=400)
     engine.stage_failed(STAGE, batch_size=2, macs=200, error=BackendFailed("no memory"))
     engine.wasted(200, WasteCause.FAILED)

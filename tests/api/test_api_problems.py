@@ -18,6 +18,7 @@ from service.errors import (
     NotReady,
     Overloaded,
     PayloadTooLarge,
+    ReplicaLost,
     RequestTimeout,
     ServiceError,
     ShuttingDown,
@@ -66,6 +67,7 @@ CASES: list[tuple[ServiceError, int, str, dict[str, JsonValue]]] = [
     (ShuttingDown(), 503, "shutting-down", {"retry_after_ms": 1000.0}),
     (DeadlineMissed(elapsed_s=0.04), 504, "deadline-missed", {"elapsed_ms": 40.0}),
     (BackendFailed("/opt/model.onnx is broken"), 500, "inference-failed", {}),
+    (ReplicaLost(retry_after_s=2), 503, "replica-lost", {"retry_after_ms": 2000.0}),
     (EngineStopped(), 503, "shutting-down", {"retry_after_ms": 1000.0}),
 ]
 

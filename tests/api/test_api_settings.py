@@ -99,6 +99,6 @@ def test_bodies_may_always_take_as_much_as_one_of_the_largest():
     assert settings.max_buffered_bytes == 300 * 2**20
 
 
-def test_threads_are_as_many_as_there_are_cores_unless_said():
-    assert Settings(threads=3).num_threads == 3
-    assert Settings().num_threads >= 1
+def test_lanes_and_threads_are_left_to_measurement_unless_said():
+    assert (Settings().lanes, Settings().threads) == (None, None)
+    assert (Settings(lanes=2, threads=3).lanes, Settings(lanes=2, threads=3).threads) == (2, 3)

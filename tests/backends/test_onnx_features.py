@@ -40,6 +40,24 @@ def test_what_goes_to_the_runtime_is_contiguous():
     np.testing.assert_array_equal(picked, batch()[[5, 1]])
 
 
+def test_joined_runs_are_their_rows_one_part_after_another():
+    selections = [select((0, 1, 2, 3, 4, 5), of=6), select((2,), of=6), select((3, 4), of=6)]
+
+    joined = HostFeatures().pick([batch(), batch(100), batch(200)], selections)
+
+    expected = np.concatenate([batch(), batch(100)[2:3], batch(200)[3:5]])
+    np.testing.assert_array_equal(joined, expected)
+
+
+def test_long_selections_are_what_short_ones_are():
+    rows = tuple(range(40, 0, -1))
+
+    selection = select(rows, of=64)
+
+    assert (selection.rows, selection.is_run, selection.is_whole) == (rows, False, False)
+    assert select(tuple(range(64)), of=64).is_whole
+
+
 @given(left=ROWS, right=ROWS)
 def test_joined_parts_are_their_rows_one_part_after_another(
     left: tuple[int, ...], right: tuple[int, ...]

@@ -15,6 +15,7 @@ class ForeignHandle:
     """Features that no backend left."""
 
     num_rows: int = 1
+    feature_bytes: int = 0
 
 
 def whole(handle: FeatureHandle) -> FeatureRows:

@@ -1,6 +1,7 @@
 """The engine on its real thread and a real event loop, held at gates where order matters."""
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -11,12 +12,26 @@ from service.backends.base import StageKey
 from service.backends.fake import FailAt, FakeBackend, FakeModel, Gate, numbered_images
 from service.engine.clock import MonotonicClock
 from service.engine.engine import Engine
-from service.engine.exit_policy import LoneRequestPolicy
+from service.engine.lanes import LaneOptions
 from service.engine.observer import WasteCause
-from service.engine.request import EngineLimits, ExitLimits, ExitReason, ServedModel, Terms
+from service.engine.request import (
+    EngineLimits,
+    ExitLimits,
+    ExitReason,
+    ImageOutcome,
+    ServedModel,
+    Terms,
+)
 from service.engine.stage_costs import StageCosts
+from service.engine.ticket import Ticket
 from service.engine.window_policy import WindowCohortPolicy
-from service.errors import DeadlineInfeasible, DeadlineMissed, EngineStopped, Overloaded
+from service.errors import (
+    DeadlineInfeasible,
+    DeadlineMissed,
+    EngineStopped,
+    Overloaded,
+    ReplicaLost,
+)
 
 LIMIT_S = 10.0
 
@@ -25,7 +40,7 @@ LIMIT_S = 10.0
 def make_engine(model_key, exit_costs, recording_observer):
     engines = []
 
-    def make(*hooks, limits=None, is_started=True, confidences=(0.3, 0.5, 0.7, 0.9)):
+    def make(*hooks, limits=None, is_started=True, confidences=(0.3, 0.5, 0.7, 0.9), num_lanes=1):
         backend = FakeBackend({model_key: FakeModel(confidences)}, hooks=hooks)
         engine = Engine(
             backend=backend,
@@ -34,6 +49,7 @@ def make_engine(model_key, exit_costs, recording_observer):
             limits=limits or EngineLimits(),
             clock=MonotonicClock(),
             observer=recording_observer,
+            lanes=LaneOptions(num_lanes, niceness=1),
         )
         engines.append((engine, hooks))
         if is_started:
@@ -49,25 +65,37 @@ def make_engine(model_key, exit_costs, recording_observer):
 
 
 @pytest.fixture
-def classify(model_key, exit_costs):
-    """Asks an engine for one image."""
+def submit(model_key):
+    """Hands an engine one image."""
 
-    def ask(engine, number=0, *, deadline_s=None, every_classifier=False, min_exit=0):
+    def hand_over(
+        engine, number=0, *, deadline_s=None, every_classifier=False, min_exit=0, reservation=None
+    ) -> Ticket:
         now = time.monotonic()
         deadline_at = None if deadline_s is None else now + deadline_s
-        limits = ExitLimits(deadline_at, None, None, min_exit, 3, every_classifier)
-        times = engine.times(model_key)
-        policy = LoneRequestPolicy(
-            limits, exit_costs, times, margin_s=engine.limits.deadline_margin_s
-        )
-        return engine.run(
+        ticket: Ticket = engine.submit(
             model_key,
             numbered_images([number]),
-            policy,
+            ExitLimits(deadline_at, None, None, min_exit, 3, every_classifier),
+            arrived_at=now,
             due_at=now + 1.0 if deadline_at is None else deadline_at,
-            deadline_at=deadline_at,
-            mandatory_exit=min_exit,
+            reservation=reservation,
         )
+        return ticket
+
+    return hand_over
+
+
+@pytest.fixture
+def classify(submit):
+    """Asks an engine for one image, and leaves when cancelled."""
+
+    async def ask(engine, number=0, **given):
+        ticket = submit(engine, number, **given)
+        try:
+            return await ticket.outcome
+        finally:
+            ticket.abandon()
 
     return ask
 
@@ -80,7 +108,7 @@ async def entered(gate: Gate) -> None:
 async def test_request_is_answered_from_the_last_exit(make_engine, classify):
     engine = make_engine()
 
-    (outcome,) = await classify(engine)
+    outcome = await classify(engine)
 
     assert outcome.answer.reason is ExitReason.LAST_EXIT
     assert engine.is_alive
@@ -93,7 +121,7 @@ async def test_many_requests_at_once_are_all_answered(make_engine, classify):
 
     outcomes = await asyncio.gather(*(classify(engine, number) for number in range(50)))
 
-    assert [outcome.answer.record.logits.argmax() for (outcome,) in outcomes] == [
+    assert [outcome.answer.record.logits.argmax() for outcome in outcomes] == [
         number % 10 for number in range(50)
     ]
     await engine.drained()
@@ -109,7 +137,7 @@ async def test_window_is_answered_in_the_order_of_its_images(make_engine, model_
     )
 
     outcomes = await engine.run(
-        model_key, numbered_images(range(9)), policy, due_at=1.0, deadline_at=None
+        model_key, numbered_images(range(9)), policy, arrived_at=0.0, due_at=1.0, deadline_at=None
     )
 
     assert [outcome.answer.record.logits.argmax() for outcome in outcomes] == list(range(9))
@@ -119,7 +147,7 @@ async def test_deadline_is_kept_while_a_stage_hangs(make_engine, classify, recor
     gate = Gate(1)
     engine = make_engine(gate)
 
-    (outcome,) = await classify(engine, deadline_s=0.2)
+    outcome = await classify(engine, deadline_s=0.2)
 
     assert outcome.answer.reason is ExitReason.DEADLINE
     assert outcome.answer.record.exit_index == 0
@@ -134,7 +162,7 @@ async def test_deadline_without_an_exit_is_missed_then(make_engine, classify):
     gate = Gate(0)
     engine = make_engine(gate)
 
-    (outcome,) = await classify(engine, deadline_s=0.05)
+    outcome = await classify(engine, deadline_s=0.05)
 
     assert isinstance(outcome.error, DeadlineMissed)
 
@@ -166,7 +194,7 @@ async def test_request_cancelled_before_it_began_leaves_nothing(make_engine, cla
     await asyncio.sleep(0)
     waiting.cancel()
     gate.opened.set()
-    (outcome,) = await running
+    outcome = await running
     await engine.drained()
 
     assert outcome.answer is not None
@@ -234,6 +262,7 @@ async def test_reservation_holds_room_between_windows(make_engine, model_key, ex
                 model_key,
                 numbered_images(numbers),
                 policy,
+                arrived_at=0.0,
                 due_at=1.0,
                 deadline_at=None,
                 reservation=reservation,
@@ -246,20 +275,27 @@ async def test_reservation_holds_room_between_windows(make_engine, model_key, ex
     assert engine.num_in_flight == 0
 
 
-async def test_backlog_is_what_is_owed_to_those_in_flight(make_engine, classify, model_key):
+async def test_backlog_is_what_runs_and_what_is_owed_to_those_with_a_deadline(
+    make_engine, classify, model_key
+):
     gate = Gate(0)
     engine = make_engine(gate)
-    engine.stage_costs.profile(StageKey(model_key, 0), 4, trunk_s=4.0, classifier_s=0.0)
+    for size in (1, 2, 4):
+        engine.stage_costs.profile(StageKey(model_key, 0), size, trunk_s=1.0, classifier_s=0.0)
 
-    running = asyncio.create_task(classify(engine))
+    running = asyncio.create_task(classify(engine, deadline_s=60.0))
     await entered(gate)
+    waiting = [asyncio.create_task(classify(engine, deadline_s=60.0)) for _ in range(4)]
+    waiting.append(asyncio.create_task(classify(engine)))
+    await asyncio.sleep(0)
     backlog_s, retry_after_s = engine.backlog_s(), engine.retry_after_s()
     gate.opened.set()
-    await running
+    await asyncio.gather(running, *waiting)
     await engine.drained()
 
-    assert backlog_s == pytest.approx(1.0)
-    assert retry_after_s >= 1.0
+    # A second for what runs, another for a batch of four; who has no deadline is owed nothing.
+    assert backlog_s == pytest.approx(2.0, abs=0.2)
+    assert retry_after_s >= backlog_s
     assert engine.backlog_s() == 0.0
 
 
@@ -272,7 +308,7 @@ async def test_closed_engine_settles_everybody_and_takes_nobody(make_engine, cla
     waiting = asyncio.create_task(classify(engine, 2))
     await asyncio.sleep(0)
     gate.opened.set()
-    outcomes = [*(await running), *(await waiting)]
+    outcomes = [await running, await waiting]
 
     assert {type(outcome.error) for outcome in outcomes} == {EngineStopped}
     assert not engine.is_alive
@@ -290,7 +326,7 @@ async def test_engine_closed_before_it_started_settles_who_waited(make_engine, c
     waiting = asyncio.create_task(classify(engine))
     await asyncio.sleep(0)
     engine.close()
-    (outcome,) = await waiting
+    outcome = await waiting
 
     assert isinstance(outcome.error, EngineStopped)
     assert not engine.is_alive
@@ -311,7 +347,7 @@ async def test_defect_in_the_loop_settles_everybody_and_ends_it(make_engine, cla
     waiting = asyncio.create_task(classify(engine, 2))
     await asyncio.sleep(0)
     gate.opened.set()
-    outcomes = [*(await running), *(await waiting)]
+    outcomes = [await running, await waiting]
     await engine.drained()
 
     assert {type(outcome.error) for outcome in outcomes} == {EngineStopped}
@@ -328,7 +364,8 @@ async def test_request_cancelled_while_the_engine_ends_leaves_nothing(make_engin
     running.cancel()
     await asyncio.wait([running])
 
-    assert running.cancelled()
+    # Whoever comes first: told that the engine stopped, or gone.
+    assert running.cancelled() or isinstance(running.result().error, EngineStopped)
     assert engine.num_in_flight == 0
 
 
@@ -358,11 +395,135 @@ def test_settlement_for_a_closed_event_loop_is_passed_over(make_engine, classify
 async def test_failed_stage_does_not_end_the_engine(make_engine, classify):
     engine = make_engine(FailAt(3, frozenset({1})))
 
-    (failed,) = await classify(engine, 1, every_classifier=True)
-    (whole,) = await classify(engine, 2)
+    failed = await classify(engine, 1, every_classifier=True)
+    whole = await classify(engine, 2)
 
     assert failed.answer.reason is ExitReason.FAILED
     assert whole.answer.reason is ExitReason.LAST_EXIT
+
+
+async def test_lanes_run_side_by_side(make_engine, classify):
+    meeting = threading.Barrier(2, timeout=LIMIT_S)
+
+    def meet(call):
+        if call.stage.stage_index == 0:
+            meeting.wait()
+
+    engine = make_engine(meet, num_lanes=2)
+
+    outcomes = await asyncio.gather(classify(engine, 1), classify(engine, 2))
+
+    assert all(outcome.answer is not None for outcome in outcomes)
+
+
+async def test_ten_clients_that_give_up_run_no_further_stage(
+    make_engine, classify, recording_observer
+):
+    gate = Gate(1)
+    engine = make_engine(gate, num_lanes=2)
+
+    clients = [asyncio.create_task(classify(engine, number)) for number in range(10)]
+    await entered(gate)
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+    freed = engine.num_in_flight
+    gate.opened.set()
+    await engine.drained()
+
+    assert freed == 0
+    assert all(client.cancelled() for client in clients)
+    assert {stage for stage, *_ in recording_observer.finished} <= {0, 1}
+    assert recording_observer.num_abandoned == 10
+
+
+async def test_clients_that_give_up_while_batches_form_hang_nobody(make_engine, classify):
+    engine = make_engine(num_lanes=2)
+
+    clients = [asyncio.create_task(classify(engine, number)) for number in range(200)]
+    for step, client in enumerate(clients):
+        if step % 3 == 0:
+            client.cancel()
+        if step % 7 == 0:
+            await asyncio.sleep(0)
+    done = await asyncio.gather(*clients, return_exceptions=True)
+    await engine.drained()
+
+    outcomes = [one for one in done if isinstance(one, ImageOutcome)]
+    assert len(outcomes) >= 100
+    assert all(outcome.answer is not None for outcome in outcomes)
+    assert (engine.num_in_flight, engine.feature_bytes) == (0, 0)
+
+
+async def test_stage_that_hangs_ends_the_engine_and_answers_who_can_be(make_engine, classify):
+    gate = Gate(1)
+    engine = make_engine(gate)
+    wedged = asyncio.Event()
+    engine.watch(wedged_s=0.2, on_wedged=wedged.set)
+
+    answered = asyncio.create_task(classify(engine, 1, every_classifier=True))
+    await entered(gate)
+    unanswered = asyncio.create_task(classify(engine, 2))
+    await asyncio.wait_for(wedged.wait(), LIMIT_S)
+
+    assert (await answered).answer.record.exit_index == 0
+    assert isinstance((await unanswered).error, ReplicaLost)
+    assert not engine.is_alive
+    with pytest.raises(ReplicaLost):
+        await classify(engine)
+
+
+async def test_watch_over_an_engine_that_is_well_ends_with_it(make_engine, classify):
+    engine = make_engine()
+    engine.watch(wedged_s=0.01, on_wedged=lambda: pytest.fail("nothing hangs"))
+
+    assert (await classify(engine)).answer is not None
+    engine.close()
+    await asyncio.sleep(0.01)
+
+
+async def test_request_admitted_on_its_headers_is_handed_over_under_its_reservation(
+    make_engine, submit, model_key
+):
+    engine = make_engine(limits=EngineLimits(max_in_flight=1))
+    deadline_at = time.monotonic() + 60.0
+
+    reservation = engine.reserve(Terms(model_key, 1, deadline_at, deadline_at))
+    with pytest.raises(Overloaded):
+        submit(engine, deadline_s=60.0)
+    ticket = submit(engine, deadline_s=60.0, reservation=reservation)
+    outcome = await ticket.outcome
+    reservation.release()
+    await engine.drained()
+
+    assert outcome.answer is not None
+    assert engine.num_in_flight == 0
+
+
+async def test_reservation_that_was_released_admits_nobody(make_engine, submit, model_key):
+    engine = make_engine()
+    deadline_at = time.monotonic() + 60.0
+    reservation = engine.reserve(Terms(model_key, 1, deadline_at, deadline_at))
+
+    reservation.release()
+    with pytest.raises(ValueError, match="released"):
+        submit(engine, deadline_s=60.0, reservation=reservation)
+
+    assert engine.num_in_flight == 0
+
+
+async def test_work_without_a_deadline_leaves_room_for_the_others(make_engine, submit):
+    gate = Gate(0)
+    engine = make_engine(gate, limits=EngineLimits(max_in_flight=8))
+
+    tickets = [submit(engine) for _ in range(6)]
+    with pytest.raises(Overloaded):
+        submit(engine)
+    tickets.append(submit(engine, deadline_s=60.0))
+    gate.opened.set()
+    outcomes = [await ticket.outcome for ticket in tickets]
+
+    assert all(outcome.answer is not None for outcome in outcomes)
 
 
 def test_warm_up_profiles_every_stage(make_engine, model_key):

@@ -83,3 +83,17 @@ def test_blind_steps_are_expected_to_take_their_trunk_alone(wrap, exit_costs):
     policy = wrap(start_full_depth(exit_costs, 4, every_classifier=False), deadline_at=5.0)
 
     assert play(policy, stage_s=1.0) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_step_is_shared_by_the_lanes(make_costs, model_key, exit_costs):
+    times = make_costs(max_batch=2).times(model_key)
+
+    def steps_s(num_lanes: int) -> float:
+        window = start_full_depth(exit_costs, 4, every_classifier=True)
+        policy = WindowCohortPolicy(
+            window, times, deadline_at=2.5, margin_s=0.0, num_lanes=num_lanes
+        )
+        return sum(1 for _ in play(policy, stage_s=0.0))
+
+    # Two batches of a second one after another fit 2.5 seconds, and so do they side by side.
+    assert steps_s(1) == steps_s(2) == 4

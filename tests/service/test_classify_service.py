@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from service.backends.fake import FailAt, Gate
-from service.commands import ClassifyCommand
+from service.commands import ClassifyAnnounced, ClassifyCommand
 from service.engine.clock import MonotonicClock
 from service.engine.request import ExitReason
 from service.errors import (
@@ -31,22 +31,20 @@ def command(**given) -> ClassifyCommand:
     rgb[0, 0, 0] = 7
     sink = io.BytesIO()
     Image.fromarray(rgb).save(sink, "PNG")
-    return replace(
-        ClassifyCommand(
-            arrived_at=MonotonicClock().now(),
-            received_s=0.0,
-            upload=Upload(UploadKind.ENCODED, sink.getvalue()),
-            model=None,
-            deadline_s=None,
-            budget_macs=None,
-            min_confidence=None,
-            min_exit=0,
-            max_exit=None,
-            top_k=5,
-            detail=False,
-        ),
-        **given,
+    bare = ClassifyCommand(
+        arrived_at=MonotonicClock().now(),
+        received_s=0.0,
+        upload=Upload(UploadKind.ENCODED, sink.getvalue()),
+        model=None,
+        deadline_s=None,
+        budget_macs=None,
+        min_confidence=None,
+        min_exit=0,
+        max_exit=None,
+        top_k=5,
+        detail=False,
     )
+    return bare._replace(**given)
 
 
 async def test_a_lone_request_runs_straight_to_the_last_exit_and_one_classifier(running):
@@ -249,3 +247,89 @@ async def test_the_parts_of_its_time_add_up(running):
     timing = done.timing
     parts = timing.receive_s + timing.decode_s + timing.queue_s + timing.compute_s
     assert parts == pytest.approx(timing.total_s)
+
+
+def announced(**given) -> ClassifyAnnounced:
+    """A request whose body is on its way, with nothing asked for but what is given."""
+    bare = ClassifyAnnounced(
+        arrived_at=MonotonicClock().now(), held_up_s=0.0, model=None, deadline_s=None, min_exit=0
+    )
+    return replace(bare, **given)
+
+
+async def test_a_deadline_no_server_keeps_is_refused_before_the_body_is_there(running):
+    async with running(stage_s=(0.4, 0.4, 0.4)) as world:
+        with pytest.raises(DeadlineInfeasible) as refused:
+            world.classify.announce(announced(deadline_s=0.3))
+
+    assert refused.value.minimum_s >= 0.4
+
+
+async def test_an_announced_request_holds_its_place_until_it_is_over(running):
+    async with running() as world:
+        with world.classify.announce(announced(deadline_s=5.0)) as place:
+            held = world.engine.num_in_flight
+            await world.classify.classify(command(deadline_s=5.0), place)
+
+        assert (held, world.engine.num_in_flight) == (1, 0)
+
+
+async def test_an_announced_request_that_never_comes_gives_its_place_back(running):
+    async with running() as world:
+        with world.classify.announce(announced(deadline_s=5.0)):
+            assert world.engine.num_in_flight == 1
+
+        assert world.engine.num_in_flight == 0
+
+
+async def test_without_a_deadline_nobody_is_kept_out_for_a_body_that_may_never_come(running):
+    async with running() as world:
+        with world.classify.announce(announced()):
+            assert world.engine.num_in_flight == 0
+
+
+async def test_a_tiny_image_is_handed_over_in_one_step(running):
+    async with running() as world:
+        begun = world.classify.begin(command())
+        assert begun is not None
+        await begun.outcome
+
+        done = begun.finish()
+
+    assert done.answer.reason is ExitReason.LAST_EXIT
+
+
+async def test_an_image_that_must_wait_for_its_decoding_is_not_begun_at_once(running):
+    sink = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(sink, "PNG")
+    large = Upload(UploadKind.ENCODED, sink.getvalue())
+    async with running() as world:
+        assert world.classify.begin(command(upload=large)) is None
+        done = await world.classify.classify(command(upload=large))
+
+    assert done.answer.record.exit_index == 2
+
+
+async def test_an_abandoned_image_frees_its_place_and_runs_no_further_stage(running):
+    gate = Gate(stage_index=0)
+    async with running(hooks=[gate]) as world:
+        begun = world.classify.begin(command())
+        assert begun is not None
+        await asyncio.to_thread(gate.entered.wait)
+        begun.abandon()
+        gate.opened.set()
+        await world.engine.drained()
+
+        assert world.stages_run == [(0, 1, 0)]
+        assert world.engine.num_in_flight == 0
+
+
+async def test_an_answer_that_left_late_widens_the_margin(running):
+    async with running() as world:
+        done = await world.classify.classify(command(deadline_s=5.0))
+        late = done._replace(answer_by=MonotonicClock().now() - 0.05)
+
+        for _ in range(3):
+            world.classify.delivered(late)
+
+        assert world.engine.margin.margin_s(5.0) >= 0.05

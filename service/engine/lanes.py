@@ -1,0 +1,263 @@
+"""All lanes and the engine's one lock: who sleeps, who is woken, and how it all ends."""
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.backends.base import StageBackend
+from service.engine.admission import Charge
+from service.engine.clock import Clock
+from service.engine.cohort import InFlightCohort, Settlement, Told
+from service.engine.core import EngineCore
+from service.engine.image import Ending
+from service.engine.lane import Lane
+from service.engine.outbox import Outbox, tell
+from service.engine.stage_run import StageResult, StageRun
+from service.errors import EngineStopped, ReplicaLost
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """How many lanes run, and how."""
+
+    num_lanes: int = 1  # batches that run side by side
+    niceness: int = 0  # by how much they stand back for the event loop
+    fills_cores: bool = False  # whether they leave the event loop no core of its own
+
+
+class Lanes:
+    """Lets lanes take batches from the core, one at a time under the lock. Thread-safe.
+
+    However they end, everybody in flight is settled.
+
+    Args:
+        core: What they share; whoever touches it holds `lock`.
+        backend: Runs the stages.
+        clock: Tells the core the present instant.
+        outbox: Where settlements go.
+        options: How many, and how they run.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        backend: StageBackend,
+        clock: Clock,
+        *,
+        outbox: Outbox,
+        options: LaneOptions,
+    ) -> None:
+        self.lock = threading.Lock()
+        self._core = core
+        self._clock = clock
+        self._outbox = outbox
+        self._is_closed = False
+        self._is_lost = False
+        self._when_empty: list[Callable[[], None]] = []
+        self._lanes = tuple(
+            Lane(index, backend, self, niceness=options.niceness)
+            for index in range(options.num_lanes)
+        )
+        self._num_active = options.num_lanes  # the first so many; the others rest
+        self._resting: list[Lane] = []
+        self._sleeping: list[Lane] = []  # the last to fall asleep wakes first: its caches are warm
+
+    @property
+    def num_lanes(self) -> int:
+        """How many there are."""
+        return len(self._lanes)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is run any more."""
+        return self._is_closed
+
+    @property
+    def are_alive(self) -> bool:
+        """Whether cohorts are run."""
+        return not self._is_closed and all(lane.is_alive for lane in self._lanes)
+
+    def start(self) -> None:
+        """Start all lanes, once."""
+        for lane in self._lanes:
+            lane.start()
+
+    def keep_active(self, num_active: int) -> None:
+        """Have only so many lanes take batches, at least one; the others rest after what they run.
+
+        On the event loop.
+        """
+        with self.lock:
+            if self._is_closed or num_active == self._num_active:
+                return
+            self._num_active = num_active
+            for lane in [one for one in self._sleeping if one.index >= num_active]:
+                self._sleeping.remove(lane)
+                self._rest(lane)
+            for lane in [one for one in self._resting if one.index < num_active]:
+                self._resting.remove(lane)
+                self._core.lanes.resume(lane.index)
+                lane.wake()
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether anybody with a deadline was admitted in the last seconds."""
+        with self.lock:
+            return self._core.ledger.longest_optional_s(self._clock.now()) != math.inf
+
+    def refuse_if_closed(self) -> None:
+        """Refuse whoever comes too late.
+
+        Raises:
+            ReplicaLost: A stage hangs.
+            EngineStopped: The engine ended otherwise.
+        """
+        if self._is_lost:
+            raise ReplicaLost
+        if self._is_closed:
+            raise EngineStopped
+
+    def hand_over(self, cohort: InFlightCohort, waiter: Told, now: float) -> None:
+        """Begin a cohort that was admitted; under the lock.
+
+        Args:
+            cohort: Which.
+            waiter: Is told how it ends.
+            now: The present instant.
+        """
+        cohort.waiter = waiter
+        self._core.begin(cohort, now)
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Wake a sleeping lane, if there is one, because there may be work; under the lock."""
+        if self._sleeping:
+            self._sleeping.pop().wake()
+
+    def next_run(self, lane: Lane, result: StageResult | None) -> StageRun | None:
+        """Take in how a lane's batch went and return its next; None where it is to end.
+
+        Called by the lane's own thread, which sleeps here until there is one.
+        """
+        core = self._core
+        while True:
+            with self.lock:
+                now = self._clock.now()
+                if result is not None:
+                    core.finish(lane.index, result, now)
+                    result = None
+                is_over = self._is_closed
+                rests = lane.index >= self._num_active and not core.keeps_for(lane.index)
+                run = None if is_over or rests else core.take(lane.index, now)
+                settlements = core.take_settlements()
+                event_at = None
+                if rests and not is_over:
+                    self._rest(lane)
+                elif run is None:
+                    event_at = core.next_event_at()
+                    self._sleeping.append(lane)
+                if self._sleeping and core.has_waiting and (run is not None or rests):
+                    self._wake_one()
+            self._after(settlements)
+            if run is not None or is_over:
+                return run
+            if not lane.sleep(None if event_at is None else event_at - now):
+                self._oversleep(lane)
+
+    def settle(self, cohort: InFlightCohort, ending: Ending) -> None:
+        """Settle a cohort, unless it is settled already; on the event loop."""
+        with self.lock:
+            settlement = self._core.settle(cohort, ending, self._clock.now())
+        if settlement is not None:
+            tell(settlement)
+        self._tell_if_empty()
+
+    def release(self, charge: Charge) -> None:
+        """Discharge what was admitted; a second time does nothing."""
+        if not charge.is_released:
+            with self.lock:
+                self._core.ledger.release(charge)
+        self._tell_if_empty()
+
+    def close(self) -> None:
+        """Settle everybody and wait for the lanes to end, but for the one that calls."""
+        self._end(Ending.STOPPED)
+        for lane in self._lanes:
+            lane.join()
+
+    def stopped(self, lane: Lane) -> None:
+        """Take in that a lane's thread ended; by a defect, the others end too."""
+        with self.lock:
+            self._core.lanes.forget(lane.index)
+        self._end(Ending.STOPPED)
+
+    def give_up_if_wedged(self, *, least_s: float) -> bool:
+        """Settle everybody if a stage hangs, as there is no telling when it would end.
+
+        Args:
+            least_s: So long any stage may take.
+
+        Returns:
+            Whether that is so.
+        """
+        with self.lock:
+            run = self._core.lanes.wedged(self._clock.now(), least_s=least_s)
+            self._is_lost = run is not None
+        if run is not None:
+            self._end(Ending.LOST)
+            self._outbox.deliver()
+        return run is not None
+
+    def call_when_empty(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from whichever thread finds nothing in flight."""
+        with self.lock:
+            self._when_empty.append(callback)
+        self._tell_if_empty()
+
+    def _end(self, ending: Ending) -> None:
+        with self.lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._core.settle_all(ending, self._clock.now())
+            settlements = self._core.take_settlements()
+            while self._sleeping:
+                self._wake_one()
+            for lane in self._resting:
+                self._core.lanes.resume(lane.index)
+                lane.wake()
+            self._resting.clear()
+        self._after(settlements)
+
+    def _rest(self, lane: Lane) -> None:
+        """Have a lane sleep until it is to be active again; under the lock."""
+        self._core.lanes.rest(lane.index)
+        self._resting.append(lane)
+
+    def _oversleep(self, lane: Lane) -> None:
+        """Have a lane that nobody woke look for itself."""
+        with self.lock:
+            if lane in self._sleeping:
+                self._sleeping.remove(lane)
+                return
+        lane.sleep(None)  # woken this very instant: that was for this sleep, not for the next
+
+    def _after(self, settlements: list[Settlement]) -> None:
+        if settlements:
+            self._outbox.post(settlements)
+        if self._when_empty:
+            self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        """Call those back who wait until nothing is in flight, if nothing is.
+
+        After settlements were posted: who waits must not wake before those settled here.
+        """
+        if not self._when_empty:
+            return
+        with self.lock:
+            if not self._core.is_empty:
+                return
+            callbacks, self._when_empty = self._when_empty, []
+        for callback in callbacks:
+            callback()

@@ -1,0 +1,1 @@
+"""Several HTTP processes before one engine process, over shared memory; Linux only."""
