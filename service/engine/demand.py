@@ -215,7 +215,10 @@ def missing_s(
             before_us -= bucket.owed_us
             start_by = min(start_by, bucket.start_by)
     begins_at = max(claim.ready_at, start_at(free_at, before_us * _US * stretch))
-    missing = begins_at + claim.alone_s - answer_by
+    # He runs with those before him. Let in to the last moment, everybody would be so near his
+    # deadline that only small batches kept it, and those are what a backlog cannot afford.
+    company_s = min(before_us * _US, max(0.0, claim.batch_s - claim.alone_s))
+    missing = begins_at + claim.alone_s + company_s - answer_by
     own_s = claim.owed_us * _US * stretch
     if later and start_at(free_at, demand.owed_us * _US * stretch + own_s) > start_by:
         missing = max(missing, _most_delayed_s(later, before_us, own_s, free_at, stretch=stretch))

@@ -82,6 +82,10 @@ class EngineLife(Outlook):
         """Start the lanes, once."""
         self._lanes.start()
 
+    def keep_active(self, num_lanes: int) -> None:
+        """Have only so many lanes take batches; see `Lanes.keep_active`."""
+        self._lanes.keep_active(num_lanes)
+
     def watch(self, *, wedged_s: float, on_wedged: Callable[[], None]) -> None:
         """Look after the lanes from now on: a stage that hangs settles everybody.
 

@@ -63,8 +63,8 @@ class LoopLoad:
             return
         self._share += _NEWEST_WEIGHT * ((worked_s - self._worked_s) / elapsed_s - self._share)
         self._worked_s, self._looked_at = worked_s, now
-        num_lanes = self._lanes.num_lanes
-        if self._share >= _BUSY_SHARE and self._lanes.has_deadlines:
-            self._lanes.keep_active(num_lanes - 1)
-        elif self._share <= _QUIET_SHARE or not self._lanes.has_deadlines:
-            self._lanes.keep_active(num_lanes)
+        lanes = self._lanes
+        if self._share <= _QUIET_SHARE or not lanes.has_deadlines:
+            lanes.keep_active(lanes.num_lanes)
+        elif self._share >= _BUSY_SHARE:
+            lanes.keep_active(lanes.num_lanes - 1)

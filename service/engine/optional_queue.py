@@ -116,18 +116,11 @@ class OptionalQueue:
         """Return a batch of those who are not expected to gain anything, earliest due first."""
         return self._earliest_first.batch(self._worthless, turn, turn.limit_s)
 
-    def shed(self, least_worth: float) -> None:
-        """Let single requests stand where they stand that are worth less; see `take_lost`.
-
-        Args:
-            least_worth: Expected gain per second; whoever gains nothing is shed in any case.
-        """
-        shed = self._worthless.take(is_lone)
-        for worth in self._by_stage.values():
-            shed.extend(worth.shed(least_worth))
-        for member in shed:
+    def shed_worthless(self) -> None:
+        """Let single requests that gain nothing stand where they stand; see `take_lost`."""
+        for member in self._worthless.take(is_lone):
             member.ticket = 0
-        self._lost.extend(shed)
+            self._lost.append(member)
 
     def _worth(self, stage: StageKey) -> StageWorth:
         worth = self._by_stage.get(stage)

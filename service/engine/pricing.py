@@ -29,6 +29,7 @@ class Claim(NamedTuple):
     answer_by: float | None  # the deadline less its margin
     deadline_s: float  # from its arrival to the deadline; 0 without one
     owed_us: int  # expected work until all its images have an answer
+    batch_s: float = 0.0  # to that answer in full batches, as a backlog is worked off
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class _Prices:
     shares_us: tuple[int, ...]
     owed_us: int  # their sum
     alone_s: float
+    batch_s: float
 
 
 class PriceList:
@@ -90,6 +92,7 @@ class PriceList:
             answer_by,
             deadline_s,
             terms.num_images * prices.owed_us,
+            prices.batch_s,
         )
 
     def _current(self, mandatory_exit: int, now: float) -> _Prices:
@@ -102,7 +105,14 @@ class PriceList:
             for stage_index in range(mandatory_exit + 1)
         )
         alone_s = times.straight_s(0, mandatory_exit)
-        prices = self._prices[mandatory_exit] = _Prices(now, shares_us, sum(shares_us), alone_s)
+        batch_s = 0.0
+        for stage_index in range(mandatory_exit + 1):
+            size = times.best_batch(stage_index)
+            num_classified = size if stage_index == mandatory_exit else 0
+            batch_s += times.stage_s(stage_index, size, num_classified=num_classified)
+        prices = self._prices[mandatory_exit] = _Prices(
+            now, shares_us, sum(shares_us), alone_s, batch_s
+        )
         self._full_depth_us = round(_US * times.straight_share_s(0, self._last_exit))
         return prices
 

@@ -72,7 +72,7 @@ class ServedModel:
         """What deeper exits should bring; where nothing is known, each is right a little more."""
         if self.gains is not None:
             return self.gains
-        is_right = np.tri(self.costs.num_exits, dtype=np.bool_)
+        is_right = np.tri(self.costs.num_exits, dtype=np.bool_).T  # exit k: k + 1 of them
         return GainTable.from_answers(np.full(is_right.shape, 0.5), is_right)
 
 

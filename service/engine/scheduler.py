@@ -20,11 +20,6 @@ from service.engine.stage_batch import EarliestFirst, StageBatch, Turn
 from service.engine.stage_costs import StageCosts
 from service.engine.stage_prices import ModelPrices
 
-_NEWEST_WEIGHT: Final = 0.05  # of a turn: some twenty count, about the length of a deadline
-# Of the going rate. Whoever is worth less than this would have to wait until the load falls; he
-# loses little by not doing so, and risks being late.
-_LEAST_SHARE: Final = 0.25
-
 __all__ = ["Dispatch", "StageBatch", "StageScheduler"]
 
 # First answers yield to better ones only while this many times the longest batch of those is spare:
@@ -54,8 +49,8 @@ class StageScheduler:
     they run cheaper a little later, together with others. Better answers run in the
     order of expected gain per second. Work without a deadline gets what is left over; once it is
     overdue, the share of stage time that it is guaranteed. Whoever is not expected to gain anything
-    runs when nothing else waits. Where all lanes go to others, who gains nothing or far less than
-    they do has his answer at once: to wait on would bring him little but the risk of being late.
+    runs when nothing else waits. Where all lanes go to others, who gains nothing has his answer at
+    once: to wait on would bring him nothing but the risk of being late.
 
     Mutable; touched under the engine's lock alone.
 
@@ -86,7 +81,6 @@ class StageScheduler:
         self._optional = OptionalQueue(earliest_first, gains)
         self._background = BackgroundQueue(earliest_first, share=background_share)
         self._arrivals = Arrivals()
-        self._going_rate = GoingRate()
         self._tickets = count(1)
         self._num_waiting = 0
 
@@ -140,8 +134,6 @@ class StageScheduler:
         max_size = -(-self._num_waiting // idle_lanes)
         turn = Turn(now, max_size, spare_s, longest_optional_s, is_last_lane=idle_lanes == 1)
         batch = self._choose(turn)
-        if turn.is_last_lane and batch is not None and self._num_waiting == len(batch.members):
-            self._going_rate.saw(0.0)
         lost = self._optional.take_lost()
         self._num_waiting -= len(lost)
         dispatch.crowded_out.extend(lost)
@@ -193,7 +185,7 @@ class StageScheduler:
         if batch is None:
             return self._background.next_batch(turn) or self._optional.worthless_batch(turn)
         if turn.is_last_lane:
-            self._optional.shed(self._going_rate.gain_per_s * _LEAST_SHARE)
+            self._optional.shed_worthless()
         self._background.others_ran(batch.expected_s, turn.now)
         return batch
 
@@ -218,22 +210,6 @@ class StageScheduler:
         prices = self._prices[batch.stage.model]
         share_s = prices.share_s(batch.stage.stage_index, len(batch.members), sum(batch.classify))
         return batch.expected_s > _FULL_ENOUGH * share_s
-
-
-class GoingRate:
-    """What better answers bring at present, a running mean over turns. Mutable.
-
-    It sinks to nothing where lanes find nothing to choose among.
-    """
-
-    __slots__ = ("gain_per_s",)
-
-    def __init__(self) -> None:
-        self.gain_per_s = 0.0
-
-    def saw(self, gain_per_s: float) -> None:
-        """Take in what the best batch of a turn gains per second."""
-        self.gain_per_s += _NEWEST_WEIGHT * (gain_per_s - self.gain_per_s)
 
 
 class Arrivals:

@@ -8,7 +8,7 @@ from bisect import insort
 from typing import Final, TypeAlias
 
 from model_store.gains import GainTable
-from service.engine.due_queue import DueQueue, is_lone
+from service.engine.due_queue import DueQueue
 from service.engine.member import Member
 from service.engine.stage_prices import ModelPrices
 
@@ -148,15 +148,6 @@ class StageWorth:
             found.extend((member, bucket) for member in bucket.queue.first(limit - len(found)))
             place += 1
         return found, stranded
-
-    def shed(self, least_worth: float) -> list[Member]:
-        """Take out the single requests that are worth less; they keep their tickets."""
-        taken: list[Member] = []
-        for _, _, bucket in reversed(self._ranked):
-            if bucket.worth >= least_worth:
-                break
-            taken.extend(bucket.queue.take(is_lone))
-        return taken
 
     def first_exit(self, member: Member) -> int:
         """Return where it could next get an answer."""

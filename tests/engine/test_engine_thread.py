@@ -535,3 +535,36 @@ def test_warm_up_profiles_every_stage(make_engine, model_key):
     assert all(seconds > 0.0 for seconds in at_once)
     assert engine.expected_exit_s(model_key, 0, 4) < engine.expected_exit_s(model_key, 3, 4)
     assert engine.retry_after_s() == 0.0
+
+
+async def test_a_lane_that_rests_takes_nothing_until_it_is_active_again(make_engine, classify):
+    gate, calls, second = Gate(0), [], threading.Event()
+
+    def count(call):
+        calls.append(call)
+        if len(calls) > 1:
+            second.set()
+
+    engine = make_engine(count, gate, num_lanes=2)
+    engine.keep_active(1)
+
+    held = asyncio.create_task(classify(engine, 1))
+    await entered(gate)
+    waiting = asyncio.create_task(classify(engine, 2))
+    await asyncio.sleep(0.05)  # were it not at rest, the second lane would have taken it
+    num_while_one_rests = len(calls)
+    engine.keep_active(2)
+    assert await asyncio.to_thread(second.wait, LIMIT_S)
+    gate.opened.set()
+
+    assert num_while_one_rests == 1
+    assert all(outcome.answer for outcome in await asyncio.gather(held, waiting))
+
+
+async def test_lanes_at_rest_end_with_the_others(make_engine):
+    engine = make_engine(num_lanes=2)
+    engine.keep_active(1)
+
+    engine.close()
+
+    assert not engine.is_alive

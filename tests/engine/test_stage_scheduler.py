@@ -209,9 +209,9 @@ def test_better_answers_run_in_the_order_of_what_they_gain():
     fair, unsure, sure = (better_answer(confidence) for confidence in (FAIR, UNSURE, SURE))
     scheduler = scheduler_of(fair, sure, unsure)
 
-    order = [batch_of(scheduler).members[0] for _ in range(3)]
+    turns = [turn(scheduler, idle_lanes=2) for _ in range(3)]
 
-    assert order == [unsure, fair, sure]
+    assert [one.batch.members for one in turns if one.batch] == [[unsure], [fair], [sure]]
 
 
 def test_a_shorter_way_to_the_same_gain_comes_first():
@@ -313,9 +313,17 @@ def test_who_is_not_expected_to_gain_runs_when_nobody_else_waits():
 def test_who_is_not_expected_to_gain_expires_like_others():
     sure = better_answer(SURE, 10.0)
     scheduler = scheduler_of(sure, *(better_answer() for _ in range(3)))
-    turn(scheduler)
+    turn(scheduler, idle_lanes=2)
 
     assert turn(scheduler, now=9.5).crowded_out == [sure]
+
+
+def test_who_is_not_expected_to_gain_has_his_answer_at_once_where_all_lanes_go_to_others():
+    sure, decided_elsewhere = better_answer(SURE), better_answer(SURE, classify=True)
+    scheduler = scheduler_of(sure, decided_elsewhere, *(better_answer() for _ in range(3)))
+
+    assert turn(scheduler).crowded_out == [sure]
+    assert scheduler.depth(StageKey(KEY, 1)) == 1
 
 
 def test_better_answers_of_one_source_run_together_where_nothing_can_be_joined():
