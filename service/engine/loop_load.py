@@ -15,14 +15,21 @@ from service.engine.lanes import Lanes
 
 _INTERVAL_S: Final = 0.05
 _NEWEST_WEIGHT: Final = 0.2  # of an interval: a quarter of a second counts
-# Of a core. On two cores the second lane paid at 0.2 and did not at 0.4; between the two nothing
+# Of a core. On two cores the second lane pays at 0.2 and does not at 0.4; between the two nothing
 # changes, so that lanes do not come and go.
 _BUSY_SHARE: Final = 0.3
-_QUIET_SHARE: Final = 0.22
+_QUIET_SHARE: Final = 0.2
+# When requests are let gather, and how long at a time. One by one, each wakes the loop and takes
+# the interpreter from the lane; a handful at once cost hardly more than one.
+_CROWDED_SHARE: Final = 0.4
+_THINNED_SHARE: Final = 0.25
+_BREATH_S: Final = 0.0005
 
 
 class LoopLoad:
     """Has the last lane rest while the event loop is busy and deadlines are about.
+
+    Busier still, it has the loop take requests a few at a time.
 
     Belongs to the event loop. Where nobody has a deadline, all lanes run: throughput is all that
     counts.
@@ -46,6 +53,7 @@ class LoopLoad:
         self._worked_s = thread_time()
         self._looked_at = now()
         self._share = 0.0
+        self.is_crowded = False  # whether it lets requests gather
         self._loop = asyncio.get_running_loop()
 
     def look(self) -> None:
@@ -68,3 +76,17 @@ class LoopLoad:
             lanes.keep_active(lanes.num_lanes)
         elif self._share >= _BUSY_SHARE:
             lanes.keep_active(lanes.num_lanes - 1)
+        self._breathe_while_crowded(has_deadlines=lanes.has_deadlines)
+
+    def _breathe_while_crowded(self, *, has_deadlines: bool) -> None:
+        if self._share <= _THINNED_SHARE or not has_deadlines:
+            self.is_crowded = False
+        elif self._share >= _CROWDED_SHARE and not self.is_crowded:
+            self.is_crowded = True
+            self._loop.call_soon(self._breathe)
+
+    def _breathe(self) -> None:
+        """Let requests gather for a moment, once a turn of the loop."""
+        if self.is_crowded and not self._lanes.is_closed:
+            time.sleep(_BREATH_S)  # blocking on purpose: the whole loop is to wait
+            self._loop.call_soon(self._breathe)

@@ -7,7 +7,7 @@ from typing import Final
 _WORTHWHILE: Final = 0.95  # of the time per image, for a larger batch to be worth its delay
 # What a batch costs besides: choosing it, handing on what it left, and waiting for the interpreter
 # and the core, which under many requests is most of it.
-_ENGINE_S: Final = 0.0005
+_ENGINE_S: Final = 0.001
 
 _RECENT: Final = 128  # batches of one stage, from which its p99 is read
 _UNSEEN_OVERRUN: Final = 2.0  # p99 ÷ expected of a stage that has not run yet

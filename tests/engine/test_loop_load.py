@@ -65,6 +65,19 @@ async def test_without_deadlines_throughput_is_all_that_counts(weigh_at):
     assert await weigh_at(0.9, has_deadlines=False) == 2
 
 
+async def test_only_a_crowd_of_requests_is_let_gather():
+    lanes, machine = CountedLanes(has_deadlines=True), Machine()
+    load = LoopLoad(lanes, thread_time=lambda: machine.worked_s, now=lambda: machine.now_s)
+    gathers = []
+    for share in (0.35, 0.6, 0.3, 0.2):
+        for _ in range(40):
+            machine.pass_by(0.05, share=share)
+            load.weigh()
+        gathers.append(load.is_crowded)
+
+    assert gathers == [False, True, True, False]
+
+
 async def test_one_busy_moment_changes_nothing(weigh_at):
     lanes, machine = CountedLanes(has_deadlines=True), Machine()
     load = LoopLoad(lanes, thread_time=lambda: machine.worked_s, now=lambda: machine.now_s)
