@@ -9,9 +9,7 @@ the last lane adds less than it costs.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
-
-from service.engine.lanes import Lanes
+from typing import Final, Protocol
 
 _INTERVAL_S: Final = 0.05
 _NEWEST_WEIGHT: Final = 0.2  # of an interval: a quarter of a second counts
@@ -24,6 +22,23 @@ _QUIET_SHARE: Final = 0.2
 _CROWDED_SHARE: Final = 0.4
 _THINNED_SHARE: Final = 0.25
 _BREATH_S: Final = 0.0005
+
+
+class RestableLanes(Protocol):
+    """What is to be known of lanes, and the one thing asked of them; see `Lanes`."""
+
+    @property
+    def num_lanes(self) -> int: ...  # noqa: D102 - the class says it, here and below
+
+    @property
+    def is_closed(self) -> bool: ...  # noqa: D102
+
+    @property
+    def has_deadlines(self) -> bool: ...  # noqa: D102
+
+    def keep_active(self, num_active: int) -> None:
+        """Have only so many take batches."""
+        ...
 
 
 class LoopLoad:
@@ -42,7 +57,7 @@ class LoopLoad:
 
     def __init__(
         self,
-        lanes: Lanes,
+        lanes: RestableLanes,
         *,
         thread_time: Callable[[], float] = time.thread_time,
         now: Callable[[], float] = time.monotonic,
