@@ -7,7 +7,7 @@ The server's lanes and the simulator drive this very same code; callers hold the
 from collections.abc import Mapping, Sequence
 
 from service.backends.base import ModelKey, StageKey
-from service.engine.admission import AdmissionLedger
+from service.engine.admission import AdmissionLedger, Charge
 from service.engine.cohort import EngineModel, InFlightCohort, Settlement
 from service.engine.gate import Gate
 from service.engine.image import Ending, InFlightImage
@@ -89,7 +89,16 @@ class EngineCore:
     def begin(self, cohort: InFlightCohort, now: float) -> None:
         """Let the images of an admitted cohort wait for stage 0."""
         self.cohorts.add(cohort)
+        cohort.charge.num_begun += len(cohort.images)
         self._queue(cohort.begin(now), now)
+
+    def release(self, model: ModelKey, charge: Charge) -> None:
+        """Discharge what was admitted; images of it that never began were abandoned."""
+        if charge.is_released:
+            return
+        self.ledger.release(charge)
+        if charge.num_never_begun:
+            self._observer.abandoned(model, charge.num_never_begun)
 
     def settle(self, cohort: InFlightCohort, ending: Ending, now: float) -> Settlement | None:
         """Settle a cohort as things stand; nothing more is begun for it.

@@ -1,5 +1,6 @@
 """The engine as the service sees it: admit, wait for outcomes, never beyond a deadline."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Engine(EngineLife):
         with self._lock:
             self._lanes.refuse_if_closed()
             return ChargedReservation(
-                self._core.gate.reserve(terms, self._clock.now()), self._lanes.release
+                self._core.gate.reserve(terms, self._clock.now()),
+                partial(self._lanes.release, terms.model),
             )
 
     def submit(

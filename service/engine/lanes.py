@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.backends.base import StageBackend
+from service.backends.base import ModelKey, StageBackend
 from service.engine.admission import Charge
 from service.engine.clock import Clock
 from service.engine.cohort import InFlightCohort, Settlement, Told
@@ -173,11 +173,11 @@ class Lanes:
             tell(settlement)
         self._tell_if_empty()
 
-    def release(self, charge: Charge) -> None:
-        """Discharge what was admitted; a second time does nothing."""
+    def release(self, model: ModelKey, charge: Charge) -> None:
+        """Discharge what was admitted to a model; a second time does nothing."""
         if not charge.is_released:
             with self.lock:
-                self._core.ledger.release(charge)
+                self._core.release(model, charge)
         self._tell_if_empty()
 
     def close(self) -> None:
