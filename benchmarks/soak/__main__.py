@@ -1,6 +1,6 @@
 """Puts mixed load on a server and looks at what is left afterwards.
 
-`python -m benchmarks.soak --minutes 10`; one minute in CI. Clients send images in several forms,
+`python -m benchmarks.soak --minutes 10`. Clients send images in several forms,
 with and without deadlines and budgets, batches, broken images and wrong queries, and one in seven
 hangs up. Exit status 1 unless every request was settled as it should be, memory stayed flat after
 warming up and no task, thread or descriptor was left.
