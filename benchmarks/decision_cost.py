@@ -25,7 +25,7 @@ from model_store.reader import Bundle, open_bundle
 from service.backends.base import ModelKey, StageKey
 from service.backends.onnx_runtime import OnnxRuntimeBackend
 from service.engine.clock import MonotonicClock
-from service.engine.member import Kind, Member
+from service.engine.member import Kind, Member, Outset
 from service.engine.request import ServedModel
 from service.engine.scheduler import Dispatch, StageScheduler
 from service.engine.stage_costs import StageCosts
@@ -195,15 +195,7 @@ class _Queue:
         # Admission lets nobody in whose first answer the backlog would make late.
         least = 0.5 if self._kind is Kind.MANDATORY else 0.05
         answer_by = self._now + self._patience_s * float(self._random.uniform(least, 1.0))
-        member = Member(
-            None,
-            0,
-            stage,
-            kind=self._kind,
-            classify=None,
-            due_at=answer_by,
-            last_exit=self._num_exits - 1,
-        )
+        member = Member(None, 0, stage, Outset(self._kind, None, answer_by, self._num_exits - 1))
         member.answer_by = member.deadline_at = answer_by
         member.source = next(self._serials)
         member.answered_exit = answered_exit

@@ -103,7 +103,9 @@ def _undecoded(settings: Settings) -> Application:
             decoder.close()
 
     services = Services(
-        ClassifyService(models, decoder, engine, clock, settings.soft_deadline_ms / 1000),
+        ClassifyService(
+            models, decoder, engine, clock, soft_deadline_s=settings.soft_deadline_ms / 1000
+        ),
         BatchService(models, decoder, engine, clock, settings.batch_window, 60.0),
         PlanService(models, settings.batch_window),
         ServedModels(models, engine, backend_name="free", device="cpu"),
@@ -118,7 +120,11 @@ def _engineless(settings: Settings) -> Application:
     registry, clock = new_registry(), MonotonicClock()
     engine = cast("Engine", _FreeEngine(models.find(None)))
     classify = ClassifyService(
-        models, _free_decoder(settings, models), engine, clock, settings.soft_deadline_ms / 1000
+        models,
+        _free_decoder(settings, models),
+        engine,
+        clock,
+        soft_deadline_s=settings.soft_deadline_ms / 1000,
     )
     batch = BatchService(models, Decoder(upload_limits(settings)), engine, clock, 1, 60.0)
     plan = PlanService(models, settings.batch_window)

@@ -1,7 +1,6 @@
 """Starts the server as a user would, in a process of its own, and reads what it costs."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-_START_LIMIT_S = 120.0
-_ATTEMPT_S = 0.2
+from benchmarks.serving.process import free_port, wait_until_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +47,17 @@ def serving(
         module: What ``python -m`` runs, with its arguments; it listens on ``ANYTIME_PORT``.
 
     Raises:
-        RuntimeError: The server ended, or was not ready in time.
+        ServerFailed: The server ended, or was not ready in time.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {**os.environ, "ANYTIME_PORT": str(port), "ANYTIME_LOG_LEVEL": "warning"}
     process = subprocess.Popen(  # noqa: S603 - this interpreter, on modules named here
         [sys.executable, "-m", *module], env=settings | dict(environment or {})
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
+        wait_until_ready(process, f"{url}/health/ready")
         yield ServerProcess(url, port, process)
     finally:
         process.terminate()
         process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(round(_START_LIMIT_S / _ATTEMPT_S)):
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with status {process.returncode}")
-        try:
-            if httpx.get(f"{url}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        try:
-            process.wait(_ATTEMPT_S)
-        except subprocess.TimeoutExpired:
-            continue
-    raise RuntimeError(f"the server was not ready within {_START_LIMIT_S:.0f} s")

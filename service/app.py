@@ -17,7 +17,8 @@ from model_store.catalog import Catalog
 from model_store.reader import Bundle
 from service.api.application import Application, upload_limits
 from service.backends.base import ModelKey, StageBackend
-from service.backends.onnx_runtime import OnnxRuntimeBackend
+from service.backends.onnx_runtime import OnnxRuntimeBackend, find_device
+from service.backends.processes.backend import LaneProcesses, LaneProcessOptions
 from service.decode import Decoder
 from service.engine.clock import Clock, MonotonicClock
 from service.engine.cores import usable_cores
@@ -35,6 +36,8 @@ from service.settings import Settings
 EXIT_WEDGED: Final = 70  # EX_SOFTWARE of sysexits.h; a supervisor restarts on any failure
 _FAREWELL_S: Final = 0.5  # for answers to leave in before the process does
 _MIB: Final = 2**20
+# A thread that waits for a core while it holds the interpreter keeps the event loop waiting, too.
+_MOST_NICE_THREAD: Final = 10
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +54,25 @@ def build_backend(bundles: Mapping[ModelKey, Bundle], settings: Settings) -> Sta
     runtimes = {bundle.manifest.runtime for bundle in bundles.values()}
     if len(runtimes) > 1:
         raise MixedRuntimes(f"one process serves one runtime, the bundles need {sorted(runtimes)}")
-    build: Callable[..., StageBackend] = OnnxRuntimeBackend
+    num_threads = settings.threads or 1
     if runtimes == {"torchscript"}:
         # Imported where it is needed: a server of ONNX graphs is installed without torch.
-        build = import_module("service.backends.torchscript").TorchScriptBackend
-    return build(bundles, device=settings.device, num_threads=settings.threads or 1)
+        build: Callable[..., StageBackend] = import_module(
+            "service.backends.torchscript"
+        ).TorchScriptBackend
+        return build(bundles, device=settings.device, num_threads=num_threads)
+    device = find_device(settings.device, bundles.values())
+    if device.is_cuda or not settings.lane_processes:
+        return OnnxRuntimeBackend(bundles, device=str(device), num_threads=num_threads)
+    return LaneProcesses(
+        bundles,
+        LaneProcessOptions(
+            num_processes=settings.lanes or 1,
+            num_threads=num_threads,
+            niceness=settings.lane_nice,
+            max_feature_bytes=settings.max_feature_mib * _MIB,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +175,10 @@ def lay_out(models: Models, settings: Settings, build: BackendBuilder, clock: Cl
     bundles = {model.key: model.bundle for model in models}
     layouts = layouts_of(usable_cores(), num_lanes=settings.lanes, num_threads=settings.threads)
     return choose_layout(
-        lambda num_threads: build(bundles, settings.model_copy(update={"threads": num_threads})),
+        lambda layout: build(
+            bundles,
+            settings.model_copy(update={"lanes": layout.num_lanes, "threads": layout.num_threads}),
+        ),
         models.find(None).served,
         layouts,
         clock=clock,
@@ -178,7 +198,7 @@ def build_engine(
         observer=observer,
         lanes=LaneOptions(
             laid_out.layout.num_lanes,
-            settings.lane_nice,
+            min(settings.lane_nice, _MOST_NICE_THREAD),
             fills_cores=laid_out.backend.device == "cpu"
             and laid_out.layout.num_lanes * laid_out.layout.num_threads >= usable_cores(),
         ),

@@ -85,8 +85,7 @@ class Timing(NamedTuple):
     compute_s: float  # wall time of the stage batches it was in
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlineReport:
+class DeadlineReport(NamedTuple):
     """How an asked-for deadline turned out, judged just before the answer is written down."""
 
     requested_s: float

@@ -177,9 +177,9 @@ class Decoder:
     def _frame_at_once(
         self, frame: Pixels, size: ImageSize, worked: Worked | None
     ) -> Pixels | None:
-        height, width = frame.shape[:2]
+        height, width, _ = frame.shape
         limit_pixels(height * width, self._limits.max_pixels)
-        if (height, width) == (size.height, size.width):
+        if (height, width) == size:
             return frame
         if loads_at_once(width, height):
             return _metered(lambda: _fit_frame(frame, size), worked)
@@ -191,7 +191,7 @@ class Decoder:
         count, height, width = frames.shape[:3]
         self._limit_images(count)
         limit_pixels(height * width, self._limits.max_pixels)
-        if (height, width) == (size.height, size.width):
+        if (height, width) == size:
             return DecodedBatch(frames, tuple(range(count)))
         return await self._fill(count, lambda index: _fit_frame(frames[index], size), size, worked)
 

@@ -9,8 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +62,7 @@ _PILLOW_FAILURES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSize:
+class ImageSize(NamedTuple):
     """What the network reads, in pixels."""
 
     height: int

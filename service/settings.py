@@ -89,8 +89,15 @@ class Settings(BaseSettings):
     threads: PositiveInt | None = Field(
         None, description="Threads that one batch is spread over; unset: measured at the start."
     )
+    lane_processes: bool = Field(
+        default=True,
+        description="Run stages in processes of their own, a lane each; ONNX graphs on CPUs alone.",
+    )
     lane_nice: NonNegativeInt = Field(
-        10, le=19, description="By how much lanes stand back for the event loop, as `nice` counts."
+        20,
+        le=20,
+        description="By how much lanes stand back for the event loop, as `nice` counts; 20: they "
+        "run only while nothing else wants the core.",
     )
     max_batch: PositiveInt = Field(
         32, le=1024, description="Most images that run one stage together."

@@ -30,6 +30,10 @@ BATCH_MEDIA_TYPES: Final = (
 # What clients send that were not told what they send; curl's own default is the last.
 _UNTOLD: Final = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _ARRAY: Final = "application/x-npy"
+# As nearly all images are declared; these need not be taken apart.
+_USUAL: Final = frozenset(
+    {"application/octet-stream", "application/x-npy", "image/jpeg", "image/png"}
+)
 _ZIP: Final = frozenset({"application/zip", "application/x-zip-compressed"})
 _TAR: Final = "application/x-tar"
 _ZIP_MAGICS: Final = (b"PK\x03\x04", b"PK\x05\x06")  # with members; without any
@@ -109,7 +113,7 @@ def read_image(body: bytes, content_type: str | None = None) -> Upload:
         BadRequest: An array was declared and is not there.
     """
     is_array = body.startswith(ARRAY_MAGIC)
-    media_type = _media_type(content_type) if content_type else ""
+    media_type = content_type if content_type in _USUAL else _media_type(content_type)
     if media_type == _ARRAY and not is_array:
         raise BadRequest("the body is not an array in the .npy format")
     is_image = media_type.startswith("image/") or media_type in _UNTOLD or media_type == _ARRAY

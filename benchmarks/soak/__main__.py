@@ -3,7 +3,7 @@
 `python -m benchmarks.soak --minutes 10`. Clients send images in several forms,
 with and without deadlines and budgets, batches, broken images and wrong queries, and one in seven
 hangs up. Exit status 1 unless every request was settled as it should be, memory stayed flat after
-warming up and no task, thread or descriptor was left.
+warming up and no place, task, thread or descriptor was left.
 """
 
 import argparse
@@ -116,6 +116,7 @@ def _checks(found: Soaked) -> dict[str, bool]:
     return {
         "every request was settled, as it should be": not found.tally.unexpected,
         "every image admitted was answered or given up": found.num_unsettled == 0,
+        "no place in admission was left": not found.after.places,
         "memory is flat after warming up": is_flat(found.resident),
         "no task was left": found.after.tasks <= found.before.tasks,
         "no thread was left": found.after.threads <= found.before.threads + _POOL_SLACK,

@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
+
+from service.engine.admission import Charge
 
 MAX_GROWTH: Final = 0.03  # of resident memory, from the second quarter of a soak to the last
 _SLACK_BYTES: Final = 8 * 2**20  # below that growth is an allocator's habit
@@ -24,6 +26,7 @@ class Holdings:
 
     tasks: int
     threads: int
+    places: int  # that admission charged for and nobody gave back
     descriptors: int
 
 
@@ -42,7 +45,12 @@ def count_holdings(pid: int, census: Path) -> Holdings:
         time.sleep(_ATTEMPT_S)
     said = json.loads(census.read_text(encoding="ascii"))
     descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Holdings(said["tasks"], said["threads"], descriptors)
+    return Holdings(said["tasks"], said["threads"], said["places"], descriptors)
+
+
+def count_places(objects: Iterable[object]) -> int:
+    """Return how many charges of admission are among some objects and were not released."""
+    return sum(type(one) is Charge and not one.is_released for one in objects)
 
 
 def resident_bytes(pid: int) -> int:

@@ -84,6 +84,8 @@ class ClassifyEndpoint:
             await exchange.reply(self._refusal(exchange, error))
             return
         except Exception:
+            # All of them: a defect has no type to expect, and its caller would wait for an answer
+            # for good. It goes on to whoever logs it.
             await exchange.reply(self._teller.defect(exchange.context))
             raise
         await exchange.reply(reply)
@@ -105,6 +107,8 @@ class ClassifyEndpoint:
             visit.end(self._refusal(request, error))
             return True
         except Exception:
+            # All of them: who calls is the connection, which a defect let out would cost, with
+            # its caller told nothing and the memory for his body never given back.
             logger.exception(_DEFECT)
             visit.end(self._teller.defect(request.context))
             return True
@@ -127,6 +131,7 @@ class ClassifyEndpoint:
         except ServiceError as error:
             visit.end(self._refusal(visit.request, error))
         except Exception:
+            # All of them: a future called us, and the event loop would only log what it is let.
             logger.exception(_DEFECT)
             visit.end(self._teller.defect(visit.request.context))
         else:
@@ -188,7 +193,11 @@ class ClassifyEndpoint:
 
     def _refusal(self, exchange: Exchange, error: ServiceError) -> Reply:
         has_deadline = names_deadline(exchange.query)
-        return self._teller.refusal(error, exchange.context, has_deadline=has_deadline)
+        reply = self._teller.refusal(error, exchange.context, has_deadline=has_deadline)
+        # It holds the frames it passed, and some of them hold it: under overload the garbage
+        # collector would have more to do with refusals than the server.
+        error.__traceback__ = None
+        return reply
 
 
 async def _send_nothing(message: Message) -> None:

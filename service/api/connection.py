@@ -53,6 +53,7 @@ class HttpConnection(HttpToolsProtocol):
         self._pieces: list[bytes] | None = None  # of a body held back; None: nothing is
         self._request: WholeRequest | None = None  # the latest that went the short way
         self._fresh: WholeRequest | None = None  # the same, until it is served
+        self._idle_since: float | None = None  # on the loop's clock; None: in use
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; what is not whole by then goes the long way."""
@@ -64,16 +65,22 @@ class HttpConnection(HttpToolsProtocol):
         if self._pieces is not None:
             pieces, self._pieces = self._pieces, None
             if not self.transport.is_closing():
-                super().on_headers_complete()
+                self._go_long()
                 for piece in pieces:
                     super().on_body(piece)
+
+    def on_message_begin(self) -> None:
+        """Begin a request, without the scope that only the long way has a use for."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Hold a request back that may go the short way."""
         if self._may_be_short():
             self._pieces = []
         else:
-            super().on_headers_complete()
+            self._go_long()
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
@@ -109,6 +116,42 @@ class HttpConnection(HttpToolsProtocol):
         if self.cycle is request:
             self.cycle = None
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def on_response_complete(self) -> None:
+        """Do what uvicorn does, but leave a timer that runs already to look after the idle."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_if_idle_in(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for so long, else look again when it may have been."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._close_if_idle_in(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that the connection is in use.
+
+        uvicorn ends its timer for each request and begins another: 3 µs with many connections.
+        """
+        self._idle_since = None
+
+    def _close_if_idle_in(self, delay_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            delay_s, self.timeout_keep_alive_handler
+        )
 
     def _may_be_short(self) -> bool:
         url = self.url
@@ -124,6 +167,14 @@ class HttpConnection(HttpToolsProtocol):
         # One at a time, and none for a client that does not read: the long way knows how to wait.
         is_free = self.cycle is None or self.cycle.response_complete
         return is_free and not self.flow.write_paused
+
+    def _go_long(self) -> None:
+        """Do what uvicorn does once it has the headers, and what it did before."""
+        url, headers, is_announced = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.headers.extend(headers)  # into the list that the scope holds
+        self.url, self.expect_100_continue = url, is_announced
+        super().on_headers_complete()
 
     def _serve_whole(self, request: WholeRequest) -> None:
         if not self._desk.direct.start(request, self._close_books):

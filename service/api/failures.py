@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.context import RequestContext, context_of
-from service.api.encoding import encode_json
 from service.api.exchange import Reply, response_of
 from service.api.hangup import ClientGone
+from service.api.problem_answer import write_problem
 from service.api.problems import (
     BAD_REQUEST,
     INTERNAL_ERROR,
@@ -34,6 +34,8 @@ from service.errors import (
 
 _KIND_BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 _MISS_CAUSES: Final = ((DeadlineInfeasible, "infeasible"), (DeadlineMissed, "missed"))
+
+_MEDIA_TYPE: Final = PROBLEM_MEDIA_TYPE.encode()
 
 HUNG_UP: Final = "hung-up"
 
@@ -118,8 +120,8 @@ class ProblemTeller:
         self._metrics.problem_told(problem.kind.slug)
         return Reply(
             status=int(problem.kind.status),
-            media_type=PROBLEM_MEDIA_TYPE.encode(),
-            body=encode_json(problem.as_json()).encode(),
+            media_type=_MEDIA_TYPE,
+            body=write_problem(problem),
             headers=tuple(
                 (name.lower().encode("latin-1"), value.encode("latin-1"))
                 for name, value in headers.items()

@@ -1,10 +1,12 @@
 """What a caller is told instead of an answer: RFC 9457 problems, one table for all errors."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import singledispatch
 from http import HTTPStatus
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
@@ -41,13 +43,12 @@ class ProblemKind:
     status: HTTPStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem as it is told: its kind, what happened, and the numbers needed to act on it."""
 
     kind: ProblemKind
     detail: str
-    numbers: dict[str, JsonValue] = field(default_factory=dict)
+    numbers: Mapping[str, JsonValue] = MappingProxyType({})
     retry_after_s: float | None = None
 
     def as_json(self) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ where they lie (arrays, device memory) and how rows are picked is the backend's 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,4 +122,55 @@ class StageBackend(Protocol):
 
     def close(self) -> None:
         """Give the runtime's memory and threads back; the backend is not used afterwards."""
+        ...
+
+
+class StageLane(Protocol):
+    """Runs one stage at a time somewhere else, while its caller does something else.
+
+    Belongs to whoever drives it; what was submitted is waited for by watching `fileno`.
+    """
+
+    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
+        """Take in pixels; see `StageBackend.put`."""
+        ...
+
+    def submit(
+        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
+    ) -> Ticket:
+        """Start a stage and return at once; the one before it is over.
+
+        Raises:
+            BackendFailed: Nothing was started.
+        """
+        ...
+
+    def fileno(self) -> int:
+        """Return what can be read once the stage is over, or the lane gone; -1 where it is gone."""
+        ...
+
+    def revive(self) -> None:
+        """Begin to start a lane that is gone; `fileno` can be read once that is over.
+
+        Raises:
+            BackendFailed: It cannot even be begun.
+        """
+        ...
+
+    def take_up(self) -> None:
+        """End what `revive` began.
+
+        Raises:
+            BackendFailed: The lane does not start.
+        """
+        ...
+
+
+@runtime_checkable
+class LanedBackend(StageBackend, Protocol):
+    """A backend whose stages do not run in the thread that submits them."""
+
+    @property
+    def lanes(self) -> Sequence[StageLane]:
+        """One for each batch that can run at once."""
         ...

@@ -63,14 +63,14 @@ class OnnxRuntimeBackend:
         placement: Placement | None = None,
     ) -> None:
         _share_arena()
-        chosen = _resolve(device, bundles.values())
+        chosen = find_device(device, bundles.values())
         sessions = SessionFactory(chosen, num_threads, idle_threads)
         on_device = placement is Placement.DEVICE or (placement is None and chosen.is_cuda)
         self.device = str(chosen)
         self._runner: StageRunner[NDArray[np.float32]] | StageRunner[onnxruntime.OrtValue] = (
-            _runner(bundles, sessions, _device_features(bundles, sessions))
+            build_runner(bundles, sessions, _device_features(bundles, sessions))
             if on_device
-            else _runner(bundles, sessions, HostFeatures())
+            else build_runner(bundles, sessions, HostFeatures())
         )
 
     def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
@@ -88,10 +88,14 @@ class OnnxRuntimeBackend:
         self._runner.close()
 
 
-class _Features(TensorStore[TensorT], Protocol[TensorT]):
+class GraphStore(TensorStore[TensorT], Protocol[TensorT]):
+    """Where tensors lie, and how graphs run on them there."""
+
     def graph(
         self, session: Session, inputs: Sequence[str], outputs: Sequence[str]
-    ) -> Callable[[Sequence[TensorT]], tuple[TensorT, ...]]: ...
+    ) -> Callable[[Sequence[TensorT]], tuple[TensorT, ...]]:
+        """Return a session as a function of tensors, in the order of the names."""
+        ...
 
 
 @cache  # once a process: the runtime's environment outlives its sessions
@@ -106,7 +110,8 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(cpu, as_requested)
 
 
-def _resolve(name: str, bundles: Iterable[Bundle]) -> Device:
+def find_device(name: str, bundles: Iterable[Bundle]) -> Device:
+    """Return the device of a name; of ``"auto"`` a GPU on which graphs open, else the CPU."""
     device = Device(is_cuda=True) if name == AUTO else parse_device(name)
     if not device.is_cuda:
         return device
@@ -142,15 +147,20 @@ def _device_features(
     raise BackendFailed(f"{sessions.device}: no bundle has graphs to pick and join rows with")
 
 
-def _runner(
-    bundles: Mapping[ModelKey, Bundle], sessions: SessionFactory, features: _Features[TensorT]
+def build_runner(
+    bundles: Mapping[ModelKey, Bundle], sessions: SessionFactory, features: GraphStore[TensorT]
 ) -> StageRunner[TensorT]:
+    """Return what runs the graphs of some bundles, with their tensors in a store.
+
+    Raises:
+        BackendFailed: A graph is not what its manifest says, or cannot be run.
+    """
     models = {key: _load(bundle, sessions, features) for key, bundle in bundles.items()}
     return StageRunner(models, store=features, errors=ORT_ERRORS)
 
 
 def _load(
-    bundle: Bundle, sessions: SessionFactory, features: _Features[TensorT]
+    bundle: Bundle, sessions: SessionFactory, features: GraphStore[TensorT]
 ) -> LoadedModel[TensorT]:
     manifest = bundle.manifest
     if manifest.runtime != "onnx":

@@ -102,6 +102,10 @@ class StageRunner(Generic[TensorT]):
         pixels = np.ascontiguousarray(inputs)
         return _Features(StageKey(model, 0), (pixels,), len(pixels), pixels.nbytes)
 
+    def adopt(self, stage: StageKey, tensors: tuple[TensorT, ...], num_rows: int) -> FeatureHandle:
+        """Return features that a stage reads and that were left elsewhere; nothing is checked."""
+        return _Features(stage, tensors, num_rows, 0)
+
     def submit(
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:

@@ -23,19 +23,13 @@ _OPTIONAL_PART: Final = 4  # of the shortest deadline lately, for a batch of opt
 class Charge:
     """What was admitted, and how much is still owed to it. Mutable; owned by the ledger."""
 
-    __slots__ = ("bucket", "claim", "is_released", "num_begun", "owed_us")
+    __slots__ = ("bucket", "claim", "is_released", "owed_us")
 
     def __init__(self, claim: Claim, bucket: Bucket | None) -> None:
         self.claim = claim
         self.bucket = bucket  # None without a deadline: nothing is owed by a certain time
         self.owed_us = claim.owed_us if bucket is not None else 0
         self.is_released = False
-        self.num_begun = 0  # images that came to wait for a stage; a hang-up may come before
-
-    @property
-    def num_never_begun(self) -> int:
-        """Images that were admitted and nobody will hear of again once this is released."""
-        return max(0, self.claim.num_images - self.num_begun)
 
 
 class AdmissionLedger:

@@ -12,7 +12,7 @@ from service.backends.base import StageKey
 from service.engine.admission import Charge
 from service.engine.exit_policy import CohortPolicy, LonePlan, PlanCache
 from service.engine.image import Ending, InFlightImage
-from service.engine.member import Kind
+from service.engine.member import Kind, Outset
 from service.engine.request import ExitRecord, ImageOutcome, ServedModel
 
 OnAnswer: TypeAlias = Callable[[int, ExitRecord], None]
@@ -106,22 +106,23 @@ class InFlightCohort:
         self.heard: OnAnswer | None = None  # who is told what classifiers say on the way
         self._confidences: dict[int, float] = {}
         self._failed: set[int] = set()
-        self.images = tuple(self._image(position) for position in range(len(inputs)))
+        outset = self._outset()
+        self.images = tuple(self._image(position, outset) for position in range(len(inputs)))
 
-    def _image(self, position: int) -> InFlightImage:
-        answer_by, deadline_at, plan = self.answer_by, self.deadline_at, self.plan
-        has_deadline = answer_by is not None
-        image = InFlightImage(
-            self,
-            position,
-            self.model.stages[0],
-            kind=Kind.MANDATORY if has_deadline else Kind.BACKGROUND,
+    def _outset(self) -> Outset:
+        answer_by, plan = self.answer_by, self.plan
+        return Outset(
+            kind=Kind.BACKGROUND if answer_by is None else Kind.MANDATORY,
             classify=None if plan is None else plan.classify[0],
             due_at=self.charge.claim.due_at if answer_by is None else answer_by,
             last_exit=len(self.model.stages) - 1 if plan is None else plan.last_exit,
             mandatory_exit=0 if plan is None else plan.min_exit,
         )
+
+    def _image(self, position: int, outset: Outset) -> InFlightImage:
+        image = InFlightImage(self, position, self.model.stages[0], outset)
         image.source = id(self)
+        answer_by, deadline_at = self.answer_by, self.deadline_at
         if answer_by is not None and deadline_at is not None:
             image.answer_by = answer_by
             image.deadline_at = deadline_at

@@ -7,9 +7,10 @@ The server's lanes and the simulator drive this very same code; callers hold the
 from collections.abc import Mapping, Sequence
 
 from service.backends.base import ModelKey, StageKey
-from service.engine.admission import AdmissionLedger, Charge
+from service.engine.admission import AdmissionLedger
 from service.engine.cohort import EngineModel, InFlightCohort, Settlement
 from service.engine.gate import Gate
+from service.engine.going_rate import GoingRate
 from service.engine.image import Ending, InFlightImage
 from service.engine.kept_batches import KeptBatches
 from service.engine.lane_runs import LaneRuns
@@ -67,6 +68,7 @@ class EngineCore:
             can_join=can_join,
             background_share=limits.background_share,
         )
+        self.going_rate = GoingRate()
         self._settlements: list[Settlement] = []
         self._kept = KeptBatches(self.ledger, stage_costs, num_lanes=num_lanes)
 
@@ -87,18 +89,13 @@ class EngineCore:
         return self._scheduler.depth(stage)
 
     def begin(self, cohort: InFlightCohort, now: float) -> None:
-        """Let the images of an admitted cohort wait for stage 0."""
-        self.cohorts.add(cohort)
-        cohort.charge.num_begun += len(cohort.images)
-        self._queue(cohort.begin(now), now)
+        """Let the images of an admitted cohort wait for stage 0; from here on they are counted.
 
-    def release(self, model: ModelKey, charge: Charge) -> None:
-        """Discharge what was admitted; images of it that never began were abandoned."""
-        if charge.is_released:
-            return
-        self.ledger.release(charge)
-        if charge.num_never_begun:
-            self._observer.abandoned(model, charge.num_never_begun)
+        Not when their place was charged: that may come to nothing, as when a body never comes.
+        """
+        self.cohorts.add(cohort)
+        self._observer.admitted(cohort.model.served.key, len(cohort.images))
+        self._queue(cohort.begin(now), now)
 
     def settle(self, cohort: InFlightCohort, ending: Ending, now: float) -> Settlement | None:
         """Settle a cohort as things stand; nothing more is begun for it.
@@ -112,6 +109,9 @@ class EngineCore:
         cohort.inputs = None
         self.cohorts.discard(cohort)
         if ending is Ending.DEADLINE:
+            for image in cohort.images:
+                if image.answered_exit < 0:
+                    self._hear_of_first_answer(image, now)
             give_reasons(cohort, self._stage_costs)
         settlement = settlement_of(cohort, ending, now)
         for image in cohort.images:
@@ -158,6 +158,7 @@ class EngineCore:
             spare_s=ledger.spare_s(lane, now),
             idle_lanes=self.lanes.num_idle,
             longest_optional_s=ledger.longest_optional_s(now),
+            going_rate=self.going_rate.price(now),
         )
         batch = dispatch.batch
         if not (dispatch.expired or dispatch.crowded_out):
@@ -195,6 +196,8 @@ class EngineCore:
     def _goes_on(self, image: InFlightImage, record: ExitRecord | None, now: float) -> bool:
         """Decide for a single request, which is settled where it goes no further."""
         if record is not None:
+            if image.answered_exit < 0:
+                self._hear_of_first_answer(image, now)
             image.answer(record)
         cohort: InFlightCohort = image.cohort
         plan, stage_index = cohort.plan, image.stage.stage_index
@@ -213,6 +216,12 @@ class EngineCore:
         image.stage = cohort.model.stages[stage_index + 1]
         image.classify = plan.classify[stage_index + 1]
         return True
+
+    def _hear_of_first_answer(self, image: InFlightImage, now: float) -> None:
+        cohort: InFlightCohort = image.cohort
+        if cohort.deadline_at is not None and cohort.deadline_at > cohort.arrived_at:
+            deadline_s = cohort.deadline_at - cohort.arrived_at
+            self.going_rate.heard((now - cohort.arrived_at) / deadline_s, now)
 
     def _go_on(self, lane: int, images: list[InFlightImage], now: float) -> None:
         """Let single requests wait for their next stage, or keep them for their lane."""

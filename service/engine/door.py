@@ -109,7 +109,11 @@ class EngineDoor(Prospects, Protocol):
         """Ask admission without charging anything, as before a body is read.
 
         Raises:
-            ServiceError: It would be refused.
+            DeadlineInfeasible: Not even an idle server could.
+            Overloaded: The present backlog forbids it.
+            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
+            NotReady: There is no engine process at present.
+            ValueError: More at once than there may be; see `max_cohort`.
         """
         ...
 
@@ -127,7 +131,26 @@ class EngineDoor(Prospects, Protocol):
         due_at: float,
         reservation: Reservation | None = None,
     ) -> Handed:
-        """Admit one image and hand it over, in one synchronous step; see `Engine.submit`."""
+        """Admit one image and hand it over, in one synchronous step.
+
+        An engine in another process tests once more; what it refuses is an error in the outcome.
+
+        Args:
+            model: Which.
+            inputs: Normalised pixels, shape ``(1, 3, H, W)``; not written to later.
+            limits: Which exits may answer, and what may stop it on the way.
+            arrived_at: When the request came; its deadline runs from then.
+            due_at: The deadline, or the soft one of a request without; for ordering alone.
+            reservation: Under which this was admitted on its headers. It is judged anew, and the
+                ticket's from here on; where it is refused it is released.
+
+        Raises:
+            DeadlineInfeasible: Not even an idle server could.
+            Overloaded: The present backlog forbids it.
+            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
+            NotReady: There is no engine process at present.
+            ValueError: The budget does not pay exit `min_exit`; see `affordable_exit`.
+        """
         ...
 
     async def run_window(

@@ -1,6 +1,5 @@
 """The engine as the service sees it: admit, wait for outcomes, never beyond a deadline."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,25 +24,18 @@ class Engine(EngineLife):
     """
 
     def check(self, terms: Terms) -> None:
-        """Ask admission without charging anything, as before a body is read.
-
-        Raises:
-            DeadlineInfeasible: Not even an idle server could.
-            Overloaded: The present backlog forbids it.
-            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
-            ValueError: More at once than there may be; see `max_cohort`.
-        """
+        """See `EngineDoor.check`."""
         with self._lock:
             self._lanes.refuse_if_closed()
             self._core.gate.check(terms, self._clock.now())
 
     def reserve(self, terms: Terms) -> ChargedReservation:
-        """Admit what comes later, or in parts that run one after another; raises as `check`."""
+        """See `EngineDoor.reserve`."""
         with self._lock:
             self._lanes.refuse_if_closed()
             return ChargedReservation(
                 self._core.gate.reserve(terms, self._clock.now()),
-                partial(self._lanes.release, terms.model),
+                self._lanes.release,
             )
 
     def submit(
@@ -57,24 +49,7 @@ class Engine(EngineLife):
         reservation: Reservation | None = None,
         heard: OnAnswer | None = None,
     ) -> Ticket:
-        """Admit one image and hand it over, in one synchronous step.
-
-        Args:
-            model: Which.
-            inputs: Normalised pixels, shape ``(1, 3, H, W)``; not written to later.
-            limits: Which exits may answer, and what may stop it on the way.
-            arrived_at: When the request came; its deadline runs from then.
-            due_at: The deadline, or the soft one of a request without.
-            reservation: Under which this was admitted on its headers. It is judged anew, and the
-                ticket's from here on; where it is refused it is released.
-            heard: Told what classifiers say on the way.
-
-        Raises:
-            DeadlineInfeasible: Not even an idle server could.
-            Overloaded: The present backlog forbids it.
-            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs.
-            ValueError: The budget does not pay exit `min_exit`; see `affordable_exit`.
-        """
+        """See `EngineDoor.submit`; `heard` is told what classifiers say on the way."""
         lanes, core = self._lanes, self._core
         asked = core.models[model]
         plan = asked.plans.plan(limits)
@@ -131,9 +106,7 @@ class Engine(EngineLife):
             heard: Told what classifiers say on the way.
 
         Raises:
-            DeadlineInfeasible: Not even an idle server could.
-            Overloaded: The present backlog forbids it.
-            EngineStopped: Nobody would run it; `ReplicaLost` where a stage hangs. Stopped later,
+            ServiceError: None of them ran; see `EngineDoor.check`. Where the engine stops later,
                 each image's error says so.
             ValueError: More images than there may be at once; see `max_cohort`.
         """
@@ -173,7 +146,7 @@ class Engine(EngineLife):
         run: WindowRun,
         reservation: Reservation,
     ) -> tuple[ImageOutcome, ...]:
-        """Run a window of a batch; see `EngineDoor.run_window` and `run`."""
+        """See `EngineDoor.run_window`."""
         return await self.run(
             model,
             inputs,

@@ -16,7 +16,7 @@ class Gate:
     Args:
         ledger: Of all that is in flight.
         prices: Of everything that may be asked for.
-        observer: Hears who came in and who did not.
+        observer: Hears who did not come in.
     """
 
     def __init__(
@@ -37,12 +37,10 @@ class Gate:
     def reserve(self, terms: Terms, now: float) -> Charge:
         """Charge what is asked, or refuse it; raises what `AdmissionLedger.check` does."""
         try:
-            charge = self._ledger.admit(self._prices[terms.model].claim(terms, now), now)
+            return self._ledger.admit(self._prices[terms.model].claim(terms, now), now)
         except RequestRejected as refused:
             self._observer.refused(refused)
             raise
-        self._observer.admitted(terms.model, terms.num_images)
-        return charge
 
     def correct(self, charge: Charge, terms: Terms, now: float) -> None:
         """Judge a charge anew once its pixels are there; who is refused is discharged.

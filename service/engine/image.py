@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from service.backends.base import StageKey
 from service.engine.features import HeldFeatures
-from service.engine.member import Kind, Member
+from service.engine.member import Kind, Member, Outset
 from service.engine.observer import WasteCause
 from service.engine.request import Answer, ExitReason, ExitRecord, ImageOutcome
 from service.errors import BackendFailed, DeadlineMissed, EngineStopped, ReplicaLost, ServiceError
@@ -47,27 +47,9 @@ class InFlightImage(Member):
     )
 
     def __init__(
-        self,
-        cohort: "InFlightCohort",
-        position: int,
-        stage: StageKey,
-        *,
-        kind: Kind,
-        classify: bool | None,
-        due_at: float,
-        last_exit: int,
-        mandatory_exit: int = 0,
+        self, cohort: "InFlightCohort", position: int, stage: StageKey, outset: Outset
     ) -> None:
-        super().__init__(
-            cohort,
-            position,
-            stage,
-            kind=kind,
-            classify=classify,
-            due_at=due_at,
-            last_exit=last_exit,
-            mandatory_exit=mandatory_exit,
-        )
+        super().__init__(cohort, position, stage, outset)
         self.records: tuple[ExitRecord, ...] = ()
         self.failure: str | None = None
         self.reason: ExitReason | None = None  # once it is known why it stands

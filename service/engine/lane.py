@@ -1,30 +1,15 @@
-"""A lane: a thread that takes its next batch, runs it, and leaves what came of it."""
+"""A lane with a thread of its own, which runs the stages itself."""
 
 import contextlib
 import os
 import threading
-from typing import Protocol
 
 from service.backends.base import StageBackend
+from service.engine.lane_turns import Turns
 from service.engine.stage_run import StageResult, StageRun, run_stage
 
 
-class Turns(Protocol):
-    """What a lane asks between two batches; see `Lanes`."""
-
-    def next_run(self, lane: "Lane", result: StageResult | None) -> StageRun | None:
-        """Take in how the last batch went and return the next; None where the lane is to end.
-
-        Sleeps until there is one.
-        """
-        ...
-
-    def stopped(self, lane: "Lane") -> None:
-        """Take in that the lane's thread ends, however that came."""
-        ...
-
-
-class Lane:
+class ThreadLane:
     """Drives the backend, one stage batch after another, on a thread of its own.
 
     Args:
@@ -59,32 +44,39 @@ class Lane:
         """Start the thread, once."""
         self._thread.start()
 
-    def join(self) -> None:
-        """Wait for the thread to end; not for one's own, and not for one that never began."""
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
     def wake(self) -> None:
         """End the present sleep, or the next one; once for each sleep."""
         self._may_wake.release()
 
-    def sleep(self, timeout_s: float | None) -> bool:
-        """Sleep until woken; called by the lane's own thread.
-
-        Returns:
-            False where nobody woke it in time.
-        """
-        return self._may_wake.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+    def stop(self) -> None:
+        """Wait for the thread to end; not for one's own, and not for one that never began."""
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
 
     def _run(self) -> None:
         self._stand_back()
         try:
-            run = self._turns.next_run(self, None)
-            while run is not None:
-                run = self._turns.next_run(self, run_stage(self._backend, run))
+            result: StageResult | None = None
+            while (run := self._next(result)) is not None:
+                result = run_stage(self._backend, run)
         finally:
             # A defect ends the loop and shows as its exception; nobody is left waiting for it.
             self._turns.stopped(self)
+
+    def _next(self, result: StageResult | None) -> StageRun | None:
+        """Return the next batch, sleeping until there is one; None where the lane is to end."""
+        while True:
+            turn = self._turns.turn(self, result)
+            self._turns.after(turn)
+            if turn.run is not None or turn.is_over:
+                return turn.run
+            result = None
+            if not self._sleep(turn.sleep_s) and not self._turns.oversleeps(self):
+                self._sleep(None)  # woken this very instant: that was for the sleep just over
+
+    def _sleep(self, timeout_s: float | None) -> bool:
+        """Sleep until woken; False where nobody did in time."""
+        return self._may_wake.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
 
     def _stand_back(self) -> None:
         if self._niceness:

@@ -64,7 +64,7 @@ def layouts_of(
 
 
 def choose_layout(
-    build: Callable[[int], StageBackend],
+    build: Callable[[LaneLayout], StageBackend],
     model: ServedModel,
     layouts: Sequence[LaneLayout],
     *,
@@ -76,7 +76,7 @@ def choose_layout(
     takes two lanes unless there is but one layout to choose from. The choice is logged.
 
     Args:
-        build: Makes a backend that spreads one stage over so many threads.
+        build: Makes a backend for a layout.
         model: To measure with.
         layouts: At least one, the preferred ones first; see `layouts_of`.
         clock: To measure by, in every lane.
@@ -85,7 +85,7 @@ def choose_layout(
         BackendFailed: A backend cannot be built, or a stage does not run.
     """
     layout = layouts[0]
-    backend = build(layout.num_threads)
+    backend = build(layout)
     if len(layouts) > 1 and backend.device == _CPU:
         return _measured(LaidOut(layout, backend, {}), layouts, build, model, clock=clock)
     if len(layouts) > 1:
@@ -100,13 +100,13 @@ def choose_layout(
 def _measured(
     first: LaidOut,
     layouts: Sequence[LaneLayout],
-    build: Callable[[int], StageBackend],
+    build: Callable[[LaneLayout], StageBackend],
     model: ServedModel,
     *,
     clock: Clock,
 ) -> LaidOut:
     backends = {first.layout: first.backend}
-    backends.update((layout, build(layout.num_threads)) for layout in layouts[1:])
+    backends.update((layout, build(layout)) for layout in layouts[1:])
     images_per_s = dict.fromkeys(layouts, 0.0)
     # In turns, and the best turn counts: what other processes do meanwhile only ever slows.
     for layout in (*layouts, *layouts):

@@ -5,15 +5,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.backends.base import ModelKey, StageBackend
+from service.backends.base import LanedBackend, StageBackend
 from service.engine.admission import Charge
 from service.engine.clock import Clock
-from service.engine.cohort import InFlightCohort, Settlement, Told
+from service.engine.cohort import InFlightCohort, Told
 from service.engine.core import EngineCore
 from service.engine.image import Ending
-from service.engine.lane import Lane
+from service.engine.lane import ThreadLane
+from service.engine.lane_turns import Lane, Turn
+from service.engine.loop_lane import LoopLane
 from service.engine.outbox import Outbox, tell
-from service.engine.stage_run import StageResult, StageRun
+from service.engine.stage_run import StageResult
 from service.errors import EngineStopped, ReplicaLost
 
 
@@ -55,9 +57,17 @@ class Lanes:
         self._is_closed = False
         self._is_lost = False
         self._when_empty: list[Callable[[], None]] = []
-        self._lanes = tuple(
-            Lane(index, backend, self, niceness=options.niceness)
-            for index in range(options.num_lanes)
+        self.are_on_loop = isinstance(backend, LanedBackend)
+        self._lanes: tuple[Lane, ...] = (
+            tuple(
+                LoopLane(index, site, self)
+                for index, site in enumerate(backend.lanes[: options.num_lanes])
+            )
+            if isinstance(backend, LanedBackend)
+            else tuple(
+                ThreadLane(index, backend, self, niceness=options.niceness)
+                for index in range(options.num_lanes)
+            )
         )
         self._num_active = options.num_lanes  # the first so many; the others rest
         self._resting: list[Lane] = []
@@ -76,7 +86,7 @@ class Lanes:
     @property
     def are_alive(self) -> bool:
         """Whether cohorts are run."""
-        return not self._is_closed and all(lane.is_alive for lane in self._lanes)
+        return not self._is_closed and any(lane.is_alive for lane in self._lanes)
 
     def start(self) -> None:
         """Start all lanes, once."""
@@ -96,9 +106,8 @@ class Lanes:
                 self._sleeping.remove(lane)
                 self._rest(lane)
             for lane in [one for one in self._resting if one.index < num_active]:
-                self._resting.remove(lane)
-                self._core.lanes.resume(lane.index)
-                lane.wake()
+                if lane.is_alive:
+                    self._resume(lane)
 
     @property
     def has_deadlines(self) -> bool:
@@ -135,35 +144,54 @@ class Lanes:
         if self._sleeping:
             self._sleeping.pop().wake()
 
-    def next_run(self, lane: Lane, result: StageResult | None) -> StageRun | None:
-        """Take in how a lane's batch went and return its next; None where it is to end.
-
-        Called by the lane's own thread, which sleeps here until there is one.
-        """
+    def turn(self, lane: Lane, result: StageResult | None) -> Turn:
+        """Take in how a lane's batch went and say what it does next; see `Turns`."""
         core = self._core
-        while True:
-            with self.lock:
-                now = self._clock.now()
-                if result is not None:
-                    core.finish(lane.index, result, now)
-                    result = None
-                is_over = self._is_closed
-                rests = lane.index >= self._num_active and not core.keeps_for(lane.index)
-                run = None if is_over or rests else core.take(lane.index, now)
-                settlements = core.take_settlements()
-                event_at = None
-                if rests and not is_over:
-                    self._rest(lane)
-                elif run is None:
-                    event_at = core.next_event_at()
-                    self._sleeping.append(lane)
-                if self._sleeping and core.has_waiting and (run is not None or rests):
-                    self._wake_one()
-            self._after(settlements)
-            if run is not None or is_over:
-                return run
-            if not lane.sleep(None if event_at is None else event_at - now):
-                self._oversleep(lane)
+        with self.lock:
+            now = self._clock.now()
+            if result is not None:
+                core.finish(lane.index, result, now)
+            is_over = self._is_closed
+            rests = not lane.is_alive or (
+                lane.index >= self._num_active and not core.keeps_for(lane.index)
+            )
+            run = None if is_over or rests else core.take(lane.index, now)
+            settlements = core.take_settlements()
+            sleep_s = None
+            if rests and not is_over:
+                self._rest(lane)
+            elif run is None and not is_over:
+                event_at = core.next_event_at()
+                sleep_s = None if event_at is None else event_at - now
+                self._sleeping.append(lane)
+            if self._sleeping and core.has_waiting and (run is not None or rests):
+                self._wake_one()
+        return Turn(run, is_over, sleep_s, settlements)
+
+    def after(self, turn: Turn) -> None:
+        """Tell those whom a turn settled."""
+        if turn.settlements:
+            if self.are_on_loop:
+                for settlement in turn.settlements:
+                    tell(settlement)
+            else:
+                self._outbox.post(turn.settlements)
+        if self._when_empty:
+            self._tell_if_empty()
+
+    def oversleeps(self, lane: Lane) -> bool:
+        """Let a lane look for itself that nobody woke; False where it was woken this instant."""
+        with self.lock:
+            if lane not in self._sleeping:
+                return False
+            self._sleeping.remove(lane)
+            return True
+
+    def revived(self, lane: Lane) -> None:
+        """Let a lane take batches again that is alive again."""
+        with self.lock:
+            if lane in self._resting and lane.index < self._num_active:
+                self._resume(lane)
 
     def settle(self, cohort: InFlightCohort, ending: Ending) -> None:
         """Settle a cohort, unless it is settled already; on the event loop."""
@@ -173,18 +201,18 @@ class Lanes:
             tell(settlement)
         self._tell_if_empty()
 
-    def release(self, model: ModelKey, charge: Charge) -> None:
-        """Discharge what was admitted to a model; a second time does nothing."""
+    def release(self, charge: Charge) -> None:
+        """Discharge what was admitted; a second time does nothing."""
         if not charge.is_released:
             with self.lock:
-                self._core.release(model, charge)
+                self._core.ledger.release(charge)
         self._tell_if_empty()
 
     def close(self) -> None:
         """Settle everybody and wait for the lanes to end, but for the one that calls."""
         self._end(Ending.STOPPED)
         for lane in self._lanes:
-            lane.join()
+            lane.stop()
 
     def stopped(self, lane: Lane) -> None:
         """Take in that a lane's thread ended; by a defect, the others end too."""
@@ -223,30 +251,20 @@ class Lanes:
             settlements = self._core.take_settlements()
             while self._sleeping:
                 self._wake_one()
-            for lane in self._resting:
-                self._core.lanes.resume(lane.index)
-                lane.wake()
-            self._resting.clear()
-        self._after(settlements)
+            for lane in tuple(self._resting):
+                self._resume(lane)
+        self.after(Turn(None, is_over=True, sleep_s=None, settlements=settlements))
+
+    def _resume(self, lane: Lane) -> None:
+        """Have a lane that rests take turns again; under the lock."""
+        self._resting.remove(lane)
+        self._core.lanes.resume(lane.index)
+        lane.wake()
 
     def _rest(self, lane: Lane) -> None:
         """Have a lane sleep until it is to be active again; under the lock."""
         self._core.lanes.rest(lane.index)
         self._resting.append(lane)
-
-    def _oversleep(self, lane: Lane) -> None:
-        """Have a lane that nobody woke look for itself."""
-        with self.lock:
-            if lane in self._sleeping:
-                self._sleeping.remove(lane)
-                return
-        lane.sleep(None)  # woken this very instant: that was for this sleep, not for the next
-
-    def _after(self, settlements: list[Settlement]) -> None:
-        if settlements:
-            self._outbox.post(settlements)
-        if self._when_empty:
-            self._tell_if_empty()
 
     def _tell_if_empty(self) -> None:
         """Call those back who wait until nothing is in flight, if nothing is.

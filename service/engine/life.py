@@ -93,7 +93,7 @@ class EngineLife(Outlook):
             wedged_s: So long any stage may take.
             on_wedged: Called once, when callers have been told; this engine runs nothing any more.
         """
-        if self._fills_cores and self._lanes.num_lanes > 1:
+        if self._fills_cores and self._lanes.num_lanes > 1 and not self._lanes.are_on_loop:
             LoopLoad(self._lanes).look()
         Watchdog(self._lanes, wedged_s=wedged_s, on_wedged=on_wedged).look()
 

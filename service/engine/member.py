@@ -2,7 +2,7 @@
 
 import math
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from service.backends.base import StageKey
 
@@ -13,6 +13,16 @@ class Kind(IntEnum):
     MANDATORY = 0  # it has a deadline and no answer yet
     OPTIONAL = 1  # it has a deadline and an answer, which could be better
     BACKGROUND = 2  # it has no deadline
+
+
+class Outset(NamedTuple):
+    """How a member begins; the same for all of a cohort."""
+
+    kind: Kind
+    classify: bool | None  # whether its stage's classifier runs; None: the scheduler decides
+    due_at: float  # who comes first among equals: when its answer must be there, or should be
+    last_exit: int  # the deepest it may go to
+    mandatory_exit: int = 0  # that of its first answer, at which it ceases to be mandatory
 
 
 class Place(Protocol):
@@ -57,12 +67,7 @@ class Member:
         cohort: object,
         position: int,
         stage: StageKey,
-        *,
-        kind: Kind,
-        classify: bool | None,
-        due_at: float,
-        last_exit: int,
-        mandatory_exit: int = 0,
+        outset: Outset,
     ) -> None:
         """Begin as one without deadline, answer or features; what differs is set before it waits.
 
@@ -70,21 +75,12 @@ class Member:
             cohort: With whom it is decided; opaque to the scheduler.
             position: Which image of the cohort.
             stage: What it waits for.
-            kind: What it is owed.
-            classify: Whether the stage's classifier looks at it; None where the scheduler decides.
-            due_at: Who comes first among equals, an instant; when its answer must be there, or, of
-                background work, the soft deadline.
-            last_exit: The deepest exit it may go to.
-            mandatory_exit: The exit of its first answer, at which it ceases to be mandatory.
+            outset: How it begins.
         """
         self.cohort = cohort
         self.position = position
         self.stage = stage
-        self.kind = kind
-        self.classify = classify
-        self.due_at = due_at
-        self.last_exit = last_exit
-        self.mandatory_exit = mandatory_exit
+        self.kind, self.classify, self.due_at, self.last_exit, self.mandatory_exit = outset
         self.answer_by = math.inf  # the deadline less its margin
         self.deadline_at = math.inf
         self.answered_exit = -1  # -1: it has no answer

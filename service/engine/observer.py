@@ -30,7 +30,7 @@ class Observer(Protocol):
         ...
 
     def admitted(self, model: ModelKey, num_images: int) -> None:
-        """A cohort was let in."""
+        """A cohort was let in, and waits for its first stage; `settled` or `abandoned` follows."""
         ...
 
     def refused(self, error: RequestRejected) -> None:

@@ -44,6 +44,7 @@ class OptionalQueue:
         self._worthless = StageQueues()
         self._expiries: list[_Expiry] = []
         self._lost: list[Member] = []
+        self.least_worth = 0.0  # per second; single requests worth less do not wait at all
 
     def add(self, member: Member, now: float, ticket: int) -> bool:
         """Let an image wait.
@@ -54,9 +55,10 @@ class OptionalQueue:
         worth = self._worth(member.stage)
         if not self._place(worth, member, now, ticket):
             return False
-        stage_index = member.stage.stage_index
-        way_s = worth.prices.alone_s[stage_index][worth.first_exit(member)]
-        heappush(self._expiries, (member.answer_by - way_s, ticket, member))
+        if member.ticket == ticket:
+            stage_index = member.stage.stage_index
+            way_s = worth.prices.alone_s[stage_index][worth.first_exit(member)]
+            heappush(self._expiries, (member.answer_by - way_s, ticket, member))
         return True
 
     def depth(self, stage: StageKey) -> int:
@@ -133,8 +135,14 @@ class OptionalQueue:
         reach = worth.reach(member, now)
         if reach is None:
             return False
-        if not worth.add(member, reach, ticket):
+        bucket = worth.bucket_of(member, reach)
+        if bucket is None:
             self._worthless.add(member, member.answer_by, ticket)
+        elif bucket.worth < self.least_worth and is_lone(member):
+            member.ticket = 0
+            self._lost.append(member)
+        else:
+            worth.add(member, bucket, ticket)
         return True
 
     def _offer(self, worth: StageWorth, turn: Turn, num_waiting: int) -> Offer | None:

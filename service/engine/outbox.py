@@ -44,6 +44,8 @@ def tell(settlement: Settlement) -> None:
     """Tell the waiter of one cohort, on its event loop."""
     waiter = settlement.cohort.waiter
     if waiter is not None:
+        # They know each other; apart they are freed at once, not by the next collection.
+        settlement.cohort.waiter = None
         waiter.tell(settlement.outcomes)
 
 

@@ -25,7 +25,7 @@ __all__ = ["Dispatch", "StageBatch", "StageScheduler"]
 # First answers yield to better ones only while this many times the longest batch of those is spare:
 # half of the shortest deadline. With none kept back, a simulated server at 0.9 of its capacity lost
 # 4 % of its requests; whether it is one, two or three makes little difference.
-_RESERVED_BATCHES: Final = 2.0
+_RESERVED_BATCHES: Final = 3.0
 
 # A batch that takes no more than this many times its part of the best ones is not worth delaying.
 _FULL_ENOUGH: Final = 1.1
@@ -114,7 +114,13 @@ class StageScheduler:
             self._num_waiting -= 1
 
     def next_batch(
-        self, now: float, *, spare_s: float, idle_lanes: int, longest_optional_s: float
+        self,
+        now: float,
+        *,
+        spare_s: float,
+        idle_lanes: int,
+        longest_optional_s: float,
+        going_rate: float = 0.0,
     ) -> Dispatch:
         """Take out what a lane runs next, and who has run out of time.
 
@@ -127,7 +133,10 @@ class StageScheduler:
             idle_lanes: That could take a batch now, this one included; they share what waits.
             longest_optional_s: What a batch that is not mandatory may take, if it is more than one
                 image.
+            going_rate: Gain per second that better answers must bring; those of single requests
+                that bring less are not run.
         """
+        self._optional.least_worth = going_rate
         dispatch = self.take_expired(now)
         if self._num_waiting == 0:
             return dispatch

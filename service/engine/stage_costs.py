@@ -83,11 +83,10 @@ class StageCosts:
             return self.pace * self._stages[stage].at(batch_size, num_classified)
 
     def best_batch(self, stage: StageKey) -> int:
-        """Return the bucket beyond which larger batches do not pay, as it was profiled.
+        """Return the smallest bucket with nearly the least time per image, as it was profiled.
 
-        Time per image, classifier included, falls by at least 5 % from one worthwhile bucket to
-        the next; this is the last of them. Not learnt: chance would in time make it ever smaller,
-        as what is not run is not learnt either. The largest batch where nothing is known.
+        Classifier included. Not learnt: chance would in time make it ever smaller, as what is not
+        run is not learnt either. The largest batch where nothing is known.
         """
         known = self._stages.get(stage)
         return self.max_batch if known is None else known.best_batch

@@ -4,10 +4,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
-_WORTHWHILE: Final = 0.95  # of the time per image, for a larger batch to be worth its delay
-# What a batch costs besides: choosing it, handing on what it left, and waiting for the interpreter
-# and the core, which under many requests is most of it.
-_ENGINE_S: Final = 0.001
+_NEARLY: Final = 1.15  # times the least time per image
+# What a batch costs besides: choosing it, telling a process to run it, handing on what it left.
+_ENGINE_S: Final = 0.0005
 
 _RECENT: Final = 128  # batches of one stage, from which its p99 is read
 _UNSEEN_OVERRUN: Final = 2.0  # p99 ÷ expected of a stage that has not run yet
@@ -86,17 +85,19 @@ class StageEstimate:
             return first_s + self.at(size - largest, max(num_classified - largest, 0))
 
     def find_best_batch(self) -> None:
-        """Choose the last bucket that saves a twentieth of an image's time, as estimates are now.
+        """Choose the smallest bucket that is nearly as quick per image as the quickest, for now.
 
-        Against the best bucket before it, not the last one: what was measured on a bad moment must
-        not hide those behind it.
+        Whoever is in a batch waits for all of it, and beside a busy event loop twice as long as
+        was profiled: larger batches save less than their delay costs. Nearly, so that the noise of
+        a measurement does not decide it.
         """
-        best, best_share_s = self.trunk.buckets[0], _ENGINE_S + self.at(1, 1)
-        for size in self.trunk.buckets[1:]:
-            share_s = (_ENGINE_S + self.at(size, size)) / size
-            if share_s <= _WORTHWHILE * best_share_s:
-                best, best_share_s = size, share_s
-        self.best_batch = best
+        shares_s = [(_ENGINE_S + self.at(size, size)) / size for size in self.trunk.buckets]
+        enough_s = _NEARLY * min(shares_s)
+        self.best_batch = next(
+            size
+            for size, share_s in zip(self.trunk.buckets, shares_s, strict=True)
+            if share_s <= enough_s
+        )
 
     def note_overrun(self, overrun: float) -> None:
         """Remember how a batch compared with what was expected of it."""

@@ -2,13 +2,20 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.confidence import max_softmax
-from service.backends.base import FeatureHandle, FeatureRows, StageBackend, StageKey, StageOutput
+from service.backends.base import (
+    FeatureHandle,
+    FeatureRows,
+    ModelKey,
+    StageKey,
+    StageOutput,
+    Ticket,
+)
 from service.engine.features import HeldFeatures
 from service.engine.image import InFlightImage
 from service.engine.member import Kind
@@ -78,27 +85,86 @@ def in_row_order(
     return [image for image, _ in pairs], [is_classified for _, is_classified in pairs]
 
 
-def run_stage(backend: StageBackend, run: StageRun) -> StageResult:
-    """Run a stage for the images of a batch; never raises what the backend raises.
+class StageSite(Protocol):
+    """Where a stage is run: a backend, or one lane of it."""
 
-    An image whose logits are not finite failed, or whose pixels the backend did not take; the
-    others of the batch did not.
+    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
+        """Take in pixels; see `StageBackend.put`."""
+        ...
+
+    def submit(
+        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
+    ) -> Ticket:
+        """Start a stage; see `StageBackend.submit`."""
+        ...
+
+
+class StartedStage:
+    """A batch that runs.
+
+    Args:
+        run: Which.
+        ticket: The backend's.
+        going: Positions of those it runs for.
+        failures: Why others do not go on, by position.
+    """
+
+    __slots__ = ("_failures", "_going", "_run", "_ticket")
+
+    def __init__(
+        self, run: StageRun, ticket: Ticket, going: Sequence[int], failures: Mapping[int, str]
+    ) -> None:
+        self._run = run
+        self._ticket = ticket
+        self._going = going
+        self._failures = failures
+
+    def result(self) -> StageResult:
+        """Wait for the stage and return what it left; never raises what the backend raises.
+
+        An image whose logits are not finite failed; the others of the batch did not.
+        """
+        run = self._run
+        try:
+            output = self._ticket.result()
+        except BackendFailed as error:
+            return _failed(run, error)
+        is_last = run.stage.stage_index == run.model.costs.num_exits - 1
+        features = None if is_last else output.features
+        return _result(run, output, self._going, self._failures, features=features)
+
+
+def start_stage(site: StageSite, run: StageRun) -> StartedStage | StageResult:
+    """Start a stage for the images of a batch; never raises what the backend raises.
+
+    An image whose pixels the backend does not take has failed; the others of the batch have not.
+
+    Returns:
+        What came of it where it did not even start.
     """
     failures: Mapping[int, str] = _NO_FAILURES
     try:
         if run.stage.stage_index == 0:
-            parts, failures = _take_in(backend, run)
+            parts, failures = _take_in(site, run)
             if not parts:
                 return StageResult(None, None, {}, failures, not_begun=failures)
         else:
             parts = _parts(run.images)
         going = [at for at in range(len(run.images)) if at not in failures]
         classify = tuple(row for row, at in enumerate(going) if run.classify[at])
-        output = backend.submit(run.stage, parts, classify=classify).result()
+        return StartedStage(run, site.submit(run.stage, parts, classify=classify), going, failures)
     except BackendFailed as error:
-        return StageResult(None, None, {}, dict.fromkeys(range(len(run.images)), str(error)), error)
-    is_last = run.stage.stage_index == run.model.costs.num_exits - 1
-    return _result(run, output, going, failures, features=None if is_last else output.features)
+        return _failed(run, error)
+
+
+def run_stage(site: StageSite, run: StageRun) -> StageResult:
+    """Run a stage to its end; see `start_stage`."""
+    started = start_stage(site, run)
+    return started.result() if isinstance(started, StartedStage) else started
+
+
+def _failed(run: StageRun, error: BackendFailed) -> StageResult:
+    return StageResult(None, None, {}, dict.fromkeys(range(len(run.images)), str(error)), error)
 
 
 def _result(
@@ -120,7 +186,7 @@ def _result(
     return StageResult(features, rows, records, failures, not_begun=not_begun)
 
 
-def _take_in(backend: StageBackend, run: StageRun) -> tuple[list[FeatureRows], Mapping[int, str]]:
+def _take_in(backend: StageSite, run: StageRun) -> tuple[list[FeatureRows], Mapping[int, str]]:
     """Hand the pixels of a batch over, all at once where that goes well."""
     runs = _runs_of_pixels(run)
     key = run.model.key
@@ -133,7 +199,7 @@ def _take_in(backend: StageBackend, run: StageRun) -> tuple[list[FeatureRows], M
 
 
 def _take_in_one_by_one(
-    backend: StageBackend, run: StageRun, runs: Sequence[tuple[int, NDArray[np.float32]]]
+    backend: StageSite, run: StageRun, runs: Sequence[tuple[int, NDArray[np.float32]]]
 ) -> tuple[list[FeatureRows], Mapping[int, str]]:
     """Find out whose pixels are refused: they fail, the others run."""
     parts: list[FeatureRows] = []

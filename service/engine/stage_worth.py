@@ -77,34 +77,32 @@ class StageWorth:
                 return exit_index
         return None
 
-    def add(self, member: Member, reach: int, ticket: int) -> bool:
-        """Let an image wait, if it has anything to gain.
-
-        Args:
-            member: Which.
-            reach: From `reach`.
-            ticket: See `DueQueue.add`.
-
-        Returns:
-            False where it has not; it waits nowhere then.
-        """
+    def bucket_of(self, member: Member, reach: int) -> Bucket | None:
+        """Return where an image belongs that gets as far as `reach`; None: it gains nothing."""
         standing = (
             member.answered_exit,
             self._gains.bin_of(member.answered_exit, member.confidence),
         )
         key = (standing, self.first_exit(member), reach)
         try:
-            bucket = self._by_reach[key]
+            return self._by_reach[key]
         except KeyError:
             bucket = self._by_reach[key] = self._bucket(*key)
-        if bucket is None:
-            return False
+            return bucket
+
+    def add(self, member: Member, bucket: Bucket, ticket: int) -> None:
+        """Let an image wait.
+
+        Args:
+            member: Which.
+            bucket: From `bucket_of`.
+            ticket: See `DueQueue.add`.
+        """
         bucket.queue.add(member, member.answer_by, ticket)
         if not bucket.is_ranked:
             bucket.is_ranked = True
             self._num_ranked += 1
             insort(self._ranked, (-bucket.worth, self._num_ranked, bucket))
-        return True
 
     def most_gain_rate(self, handling_s: float) -> float:
         """Return expected gain per second that no batch surpasses; 0 where nobody waits.

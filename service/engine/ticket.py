@@ -1,6 +1,7 @@
 """Who waits for a cohort that is in flight, and the timer of its deadline."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -11,7 +12,7 @@ from service.engine.request import ImageOutcome
 OutcomeT = TypeVar("OutcomeT")
 
 
-class Waiter(Generic[OutcomeT]):
+class Waiter(ABC, Generic[OutcomeT]):
     """Waits for a cohort. Belongs to the event loop.
 
     Attributes:
@@ -33,12 +34,18 @@ class Waiter(Generic[OutcomeT]):
 
     def tell(self, outcomes: tuple[ImageOutcome, ...]) -> None:
         """Say how it ended; whoever has gone is passed over."""
-        raise NotImplementedError
+        self._stop_timer()
+        if not self.outcome.done():
+            self.outcome.set_result(self._own(outcomes))
 
     def abandon(self) -> None:
         """Run no further stage for it and free its place; does nothing once it is settled."""
         self._stop_timer()
         self._end(self._cohort, Ending.LEFT)
+
+    @abstractmethod
+    def _own(self, outcomes: tuple[ImageOutcome, ...]) -> OutcomeT:
+        """Return what of a cohort's outcomes is told."""
 
     def _stop_timer(self) -> None:
         if self.timer is not None:
@@ -51,11 +58,8 @@ class Ticket(Waiter[ImageOutcome]):
 
     __slots__ = ()
 
-    def tell(self, outcomes: tuple[ImageOutcome, ...]) -> None:
-        """See `Waiter.tell`."""
-        self._stop_timer()
-        if not self.outcome.done():
-            self.outcome.set_result(outcomes[0])
+    def _own(self, outcomes: tuple[ImageOutcome, ...]) -> ImageOutcome:
+        return outcomes[0]
 
 
 class GroupTicket(Waiter[tuple[ImageOutcome, ...]]):
@@ -63,8 +67,5 @@ class GroupTicket(Waiter[tuple[ImageOutcome, ...]]):
 
     __slots__ = ()
 
-    def tell(self, outcomes: tuple[ImageOutcome, ...]) -> None:
-        """See `Waiter.tell`."""
-        self._stop_timer()
-        if not self.outcome.done():
-            self.outcome.set_result(outcomes)
+    def _own(self, outcomes: tuple[ImageOutcome, ...]) -> tuple[ImageOutcome, ...]:
+        return outcomes

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from service.frontends.block import SharedBlock
+from service.shared_block import SharedBlock
 
 MAX_FRONT_ENDS: Final = 64
 MAX_BUCKETS: Final = 512

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from service.app import BackendBuilder, EngineRoom, furnish
 from service.engine.clock import MonotonicClock
+from service.engine.outbox import call_on
 from service.frontends.group_metrics import GroupRegistry
 from service.frontends.host import EngineHost
 from service.frontends.orders import Orders, Runtime
@@ -38,8 +39,10 @@ async def _serve(
     orders: Orders, settings: Settings, room: EngineRoom, registry: GroupRegistry
 ) -> None:
     with room.run(wedged_s=settings.wedged_s, last_words=registry.write):
-        leaving = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+        loop, leaving = asyncio.get_running_loop(), asyncio.Event()
+        # The loop's own handlers end with it, and being told once more would then be the end of
+        # this process before it has tidied up.
+        signal.signal(signal.SIGTERM, lambda *_: call_on(loop, leaving.set))
         host = EngineHost(room.engine, room.models, clock=MonotonicClock())
         serving = asyncio.gather(
             host.serve(orders.address, listening=partial(_say_ready, orders)),

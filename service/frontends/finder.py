@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.errors import NotReady
-from service.frontends.block import SharedBlock
 from service.frontends.board import Board
 from service.frontends.early import Place
 from service.frontends.link import Link
 from service.frontends.slot_form import SlotForm
 from service.frontends.slots import Slots
 from service.frontends.wire import Document
+from service.shared_block import SharedBlock
 
 _RETRY_S: Final = 0.05  # between attempts to reach an engine
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,6 +40,9 @@ def run_front_end(orders: Orders, settings: Settings) -> int:
     server = DrainingServer(
         create_front_end(orders, settings, registry), settings, MonotonicClock()
     )
+    # uvicorn handles signals while it serves; told once more afterwards, this process has yet to
+    # tidy up.
+    signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[socket.socket(fileno=orders.listener)])
     registry.write()
     return 0 if server.started else EXIT_FAILED

@@ -11,7 +11,6 @@ from service.engine.request import ExitRecord, ImageOutcome, Terms
 from service.engine.ticket import Ticket
 from service.engine.window_policy import WindowCohortPolicy
 from service.errors import BackendFailed, EngineStopped, ServiceError
-from service.frontends.block import SharedBlock
 from service.frontends.board import MAX_FRONT_ENDS
 from service.frontends.places import Places
 from service.frontends.slot_form import SlotForm
@@ -19,6 +18,7 @@ from service.frontends.slots import Slots
 from service.frontends.window_terms import WindowTerms
 from service.frontends.wire import Document, Handlers, Kind, ProtocolBroken, Wire
 from service.models import Model
+from service.shared_block import SharedBlock
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from itertools import count
 
 from service.engine.request import ImageOutcome
 from service.engine.reservation import Reservation
-from service.frontends.block import SharedBlock
 from service.frontends.slots import Slots
 from service.frontends.wire import Document, Handlers, Kind, Wire
+from service.shared_block import SharedBlock
 
 
 class RemoteReservation(Reservation):

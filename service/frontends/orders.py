@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 _PR_SET_PDEATHSIG: Final = 1
 _RUNTIME_FILE: Final = "runtime"
+_ENDED: Final = frozenset("ZX")  # states of /proc/<pid>/stat
 
 
 class Role(StrEnum):
@@ -66,10 +67,28 @@ class Runtime(BaseModel):
 def end_with_supervisor(supervisor: int) -> bool:
     """Have the kernel tell this process to leave when its supervisor ends, however that does.
 
+    It may say so several times, as the supervisor's threads end one after another.
+
     Returns:
         False where the supervisor has ended already.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel takes no signal for a supervisor's end")
-    return os.getppid() == supervisor
+    return is_supervised(supervisor)
+
+
+def is_supervised(supervisor: int) -> bool:
+    """Whether this process's supervisor is there.
+
+    A parent that was killed keeps its id until the last of its threads has ended; the first, which
+    starts processes, is a zombie by then.
+    """
+    if os.getppid() != supervisor:
+        return False
+    try:
+        stat = Path(f"/proc/{supervisor}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # The name in brackets may hold anything; behind it comes the state.
+    return stat.rpartition(")")[2].split()[0] not in _ENDED

@@ -1,7 +1,6 @@
 """``python -m service.frontends.process ORDERS``: one process of the group, by its role."""
 
 import logging
-import os
 import shutil
 import sys
 from typing import Final
@@ -11,7 +10,7 @@ from service.api.context import current_request_id
 from service.errors import ServiceError
 from service.frontends.engine_process import run_engine
 from service.frontends.front_end_process import run_front_end
-from service.frontends.orders import Orders, Role, end_with_supervisor
+from service.frontends.orders import Orders, Role, end_with_supervisor, is_supervised
 from service.log import configure_logging
 from service.models import CannotServe
 from service.settings import Settings
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> int:
         logger.critical("%s cannot run: %s", orders.name, refused)
         return EXIT_FAILED
     finally:
-        if os.getppid() != orders.supervisor:
+        if not is_supervised(orders.supervisor):
             # The supervisor was killed. Everybody tidies up; for the last nothing is in the way.
             shutil.rmtree(orders.folder, ignore_errors=True)
 

@@ -71,20 +71,11 @@ class RemoteEngine(RemoteOutlook):
         await self._finder.close()
 
     def check(self, terms: Terms) -> None:
-        """Ask admission without charging anything, as before a body is read.
-
-        Raises:
-            DeadlineInfeasible: Not even an idle server could.
-            Overloaded: The present backlog forbids it.
-            NotReady: There is no engine at present.
-        """
+        """See `EngineDoor.check`."""
         self._admit(terms)
 
     def reserve(self, terms: Terms) -> RemoteReservation:
-        """Admit cohorts that will run one after another; raises what `check` does.
-
-        The engine tests them too; what it says is told to the first that comes.
-        """
+        """See `EngineDoor.reserve`; what the engine says is told to the first that comes."""
         link = self._finder.need_link()
         claim = self._admit(terms)
         self._admission.charge_sent(claim)
@@ -100,23 +91,7 @@ class RemoteEngine(RemoteOutlook):
         due_at: float,
         reservation: Reservation | None = None,
     ) -> RemoteTicket:
-        """Admit one image and hand it over, in one synchronous step on the event loop.
-
-        The engine tests once more; what it refuses is an error in the outcome.
-
-        Args:
-            model: Which.
-            inputs: Normalised pixels, shape ``(1, 3, H, W)``.
-            limits: Which exits may answer, and what may stop it on the way.
-            arrived_at: When the request came, for what an error says.
-            due_at: The deadline, or the soft one of a request without; for ordering alone.
-            reservation: Under which this was admitted on its headers.
-
-        Raises:
-            DeadlineInfeasible: Not even an idle server could.
-            Overloaded: The present backlog forbids it.
-            NotReady: There is no engine at present.
-        """
+        """See `EngineDoor.submit`."""
         link = self._finder.need_link()
         claim = None
         number = None if reservation is None else number_of(reservation)
@@ -142,11 +117,7 @@ class RemoteEngine(RemoteOutlook):
         run: WindowRun,
         reservation: Reservation,
     ) -> tuple[ImageOutcome, ...]:
-        """Run a window of a batch; see `EngineDoor.run_window`.
-
-        Raises:
-            NotReady: There is no engine at present.
-        """
+        """See `EngineDoor.run_window`."""
         link = self._finder.need_link()
         slots, block = Slots.create(SlotForm.of(self._models[model]), len(inputs))
         slots.pixels[:] = inputs.reshape(len(inputs), -1)

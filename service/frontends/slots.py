@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from service.engine.request import Answer, ExitLimits, ExitReason, ExitRecord, ImageOutcome
 from service.errors import ReplicaLost
-from service.frontends.block import SharedBlock
 from service.frontends.error_form import WrittenError, read_error, write_error
 from service.frontends.slot_form import SlotForm
+from service.shared_block import SharedBlock
 
 # NaN stands for what was not given; every number fits a float exactly, MACs up to 2^53.
 _REQUEST: Final = Struct("<IIIIIIddddd")

@@ -160,7 +160,8 @@ class Wire:
         try:
             self._dispatch()
         except BaseException:
-            # Whatever it was, what comes next cannot be told apart from what came.
+            # All there is, handlers' defects too: frames are half taken in, and who waits for the
+            # other side is only told by the end. The loop hears of it.
             self._end()
             raise
 

@@ -177,6 +177,15 @@ async def test_a_request_that_got_no_answer_is_told_why(
     assert run.api.counted("anytime_requests_in_flight") == 0
 
 
+async def test_a_refusal_that_was_told_holds_on_to_nothing(run: Run, wire: Wire):
+    refusal = run.api.classify.error = Overloaded(retry_after_s=0.2)
+
+    wire.send(request_of())
+    await wire.answer()
+
+    assert refusal.__traceback__ is None
+
+
 async def test_the_service_hears_when_an_answer_has_left(run: Run, wire: Wire):
     run.api.classify.result = classified_of(deadline=DeadlineReport(0.03, 0.01))
 

@@ -1,9 +1,11 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
+from service.api.problem_answer import write_problem
 from service.api.problems import ALL_KINDS, PROBLEM_BY_ERROR, ceil_ms, problem_of
 from service.errors import (
     BackendFailed,
@@ -93,6 +95,23 @@ def test_a_problem_says_what_the_caller_needs_to_act(
     assert told.pop("title")
     assert told.pop("detail")
     assert told == {"type": f"/problems/{slug}", "status": status, **numbers}
+
+
+@pytest.mark.parametrize(
+    "error", [case[0] for case in CASES], ids=lambda error: type(error).__name__
+)
+def test_what_is_joined_from_pieces_is_the_whole_problem(error: ServiceError):
+    problem = problem_of(error)
+
+    written = json.loads(write_problem(problem))
+
+    assert list(written.items()) == list(problem.as_json().items())
+
+
+def test_what_a_caller_sent_is_escaped_where_it_is_quoted_back():
+    problem = problem_of(InvalidParameter('"}\n\u2028é', parameter='a"b', nearest=None))
+
+    assert json.loads(write_problem(problem)) == problem.as_json()
 
 
 def test_what_a_runtime_says_of_its_files_is_not_passed_on():

@@ -1,6 +1,16 @@
 import pytest
 
-from benchmarks.soak.watch import growth_bytes, is_flat, read_metrics, unsettled
+from benchmarks.soak.watch import (
+    count_places,
+    growth_bytes,
+    is_flat,
+    read_metrics,
+    unsettled,
+)
+from service.engine.admission import AdmissionLedger
+from service.engine.margin import AnswerMargin
+from service.engine.pricing import Claim
+from service.engine.request import EngineLimits
 
 MIB = 2**20
 
@@ -24,6 +34,27 @@ def test_samples_of_a_family_are_added_up_whatever_their_labels():
 
 def test_an_image_admitted_and_neither_answered_nor_given_up_is_unsettled():
     assert unsettled(read_metrics(EXPOSITION)) == 1
+
+
+def test_places_held_are_counted_among_whatever_else_there_is():
+    claim = Claim(
+        num_images=1,
+        num_at_once=1,
+        feature_bytes=8,
+        shares_us=(10,),
+        full_depth_us=40,
+        alone_s=1e-5,
+        due_at=1.0,
+        ready_at=0.0,
+        answer_by=None,
+        deadline_s=0.0,
+        owed_us=10,
+    )
+    ledger = AdmissionLedger(EngineLimits(), AnswerMargin(), num_lanes=1)
+    held, given_back = ledger.admit(claim, 0.0), ledger.admit(claim, 0.0)
+    ledger.release(given_back)
+
+    assert count_places([claim, ledger, held, given_back, "a string"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Builders of engine tests: models, costs, and a whole engine on a virtual clock."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -78,10 +77,17 @@ class BackendScript:
         return result, self._truth.expected_s(batch.stage, size, num_classified)
 
 
-def profiled(*, max_batch: int, trunk_s: float, classifier_s: float, per_image_s: float):
-    """Return costs that are the same for all stages of the test network."""
+def profiled(
+    *,
+    max_batch: int = 4,
+    num_stages: int = COSTS.num_exits,
+    trunk_s: float = 1.0,
+    classifier_s: float = 0.0,
+    per_image_s: float = 0.0,
+) -> StageCosts:
+    """Return costs that are the same for all stages, unless told otherwise of the test network."""
     costs = StageCosts(max_batch=max_batch)
-    for stage_index in range(COSTS.num_exits):
+    for stage_index in range(num_stages):
         for size in costs.buckets:
             costs.profile(
                 StageKey(KEY, stage_index),
@@ -206,12 +212,4 @@ def recording_observer():
 
 @pytest.fixture
 def make_costs():
-    def make(*, max_batch=4, trunk_s=1.0, classifier_s=0.0, per_image_s=0.0) -> Any:
-        return profiled(
-            max_batch=max_batch,
-            trunk_s=trunk_s,
-            classifier_s=classifier_s,
-            per_image_s=per_image_s,
-        )
-
-    return make
+    return profiled

@@ -81,6 +81,22 @@ def play(
     return admitted
 
 
+def play_deadlines(
+    simulation: "EngineSimulation", arrivals: Sequence[tuple[float, float]]
+) -> list["Asked"]:
+    """Let requests come, by when and with how much time, and return those that were admitted."""
+    admitted: list[Asked] = []
+
+    def arrive(slack_s: float) -> None:
+        with contextlib.suppress(RequestRejected):
+            admitted.append(simulation.ask(deadline_at=simulation.clock.now() + slack_s))
+
+    for arrives_at, slack_s in arrivals:
+        simulation.clock.call_at(arrives_at, partial(arrive, slack_s))
+    simulation.run()
+    return admitted
+
+
 def simulation_of(
     simulate: Callable[..., "EngineSimulation"],
     course: Sequence[dict[str, Any]],
@@ -188,17 +204,8 @@ def test_every_outcome_is_either_an_answer_or_an_error(simulate, course):
 def test_who_is_admitted_with_a_deadline_has_an_answer_by_then(simulate, arrivals, num_lanes):
     # A batch costs the sum of its images here, and quarters add up exactly: so do predictions.
     simulation = simulate(trunk_s=0.0, per_image_s=0.5, num_lanes=num_lanes)
-    admitted = []
 
-    def arrive(slack_s: float) -> None:
-        try:
-            admitted.append(simulation.ask(deadline_at=simulation.clock.now() + slack_s))
-        except RequestRejected:
-            return
-
-    for arrives_at, slack_s in arrivals:
-        simulation.clock.call_at(arrives_at, partial(arrive, slack_s))
-    simulation.run()
+    admitted = play_deadlines(simulation, arrivals)
 
     assert all(asked.outcome.answer is not None for asked in admitted)
 
@@ -229,17 +236,8 @@ def test_no_lane_idles_while_first_answers_wait(simulate, course, num_lanes):
 @given(arrivals=st.lists(st.tuples(quarters(0, 20), quarters(8, 60)), min_size=1, max_size=14))
 def test_first_answers_are_worked_on_in_the_order_of_their_deadlines(simulate, arrivals):
     simulation = simulate(trunk_s=0.0, per_image_s=0.5, max_batch=1)
-    admitted = []
 
-    def arrive(slack_s: float) -> None:
-        try:
-            admitted.append(simulation.ask(deadline_at=simulation.clock.now() + slack_s))
-        except RequestRejected:
-            return
-
-    for arrives_at, slack_s in arrivals:
-        simulation.clock.call_at(arrives_at, partial(arrive, slack_s))
-    simulation.run()
+    admitted = play_deadlines(simulation, arrivals)
 
     for run in simulation.runs:
         if run.stage.stage_index == 0:

@@ -38,6 +38,14 @@ def window(
     return WindowCohortPolicy(policy, times, deadline_at=deadline_at, margin_s=0.0)
 
 
+def stage_takes(
+    simulation: "EngineSimulation", stage_index: int, trunk_s: float, *, batch_size: int = 1
+) -> None:
+    """Have batches of a size take so long, which nobody expects."""
+    stage = StageKey(simulation.model.key, stage_index)
+    simulation.costs_of_truth.profile(stage, batch_size, trunk_s=trunk_s, classifier_s=0.0)
+
+
 def assert_nothing_in_flight(simulation: "EngineSimulation") -> None:
     ledger = simulation.core.ledger
     assert simulation.core.is_empty
@@ -101,9 +109,7 @@ def test_rows_that_need_no_classifier_are_not_classified(simulate):
 
 def test_best_exit_so_far_is_the_answer_at_the_deadline_though_a_stage_still_runs(simulate):
     simulation = simulate()
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 1), 1, trunk_s=50.0, classifier_s=0.0
-    )
+    stage_takes(simulation, 1, 50.0)
 
     asked = simulation.ask(deadline_at=5.0)
     simulation.run()
@@ -120,9 +126,7 @@ def test_best_exit_so_far_is_the_answer_at_the_deadline_though_a_stage_still_run
 
 def test_margin_is_kept_for_writing_the_answer(simulate):
     simulation = simulate(margin_s=0.5)
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 1), 1, trunk_s=50.0, classifier_s=0.0
-    )
+    stage_takes(simulation, 1, 50.0)
 
     asked = simulation.ask(deadline_at=5.0)
     simulation.run()
@@ -132,9 +136,7 @@ def test_margin_is_kept_for_writing_the_answer(simulate):
 
 def test_request_without_an_exit_at_its_deadline_is_told_so_then(simulate):
     simulation = simulate()
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 0), 1, trunk_s=50.0, classifier_s=0.0
-    )
+    stage_takes(simulation, 0, 50.0)
 
     asked = simulation.ask(deadline_at=3.0)
     simulation.run()
@@ -149,9 +151,7 @@ def test_request_without_an_exit_at_its_deadline_is_told_so_then(simulate):
 
 def test_exit_before_min_exit_is_no_answer_at_the_deadline(simulate):
     simulation = simulate()
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 1), 1, trunk_s=50.0, classifier_s=0.0
-    )
+    stage_takes(simulation, 1, 50.0)
 
     asked = simulation.ask(deadline_at=3.0, min_exit=1, every_classifier=True)
     simulation.run()
@@ -324,9 +324,7 @@ def test_window_stands_where_it_stands_when_the_next_step_no_longer_fits(simulat
 def test_window_ends_in_the_middle_of_a_step_when_time_runs_out(simulate):
     simulation = simulate(max_batch=2)
     policy = start_full_depth(simulation.model.costs, 4, every_classifier=True)
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 1), 2, trunk_s=1.8, classifier_s=0.0
-    )
+    stage_takes(simulation, 1, 1.8, batch_size=2)
 
     asked = simulation.ask_window(
         range(4), window(simulation, policy, deadline_at=4.5), deadline_at=4.5
@@ -479,9 +477,7 @@ def test_bytes_that_are_really_held_refuse_newcomers(simulate):
 
 def test_stage_that_hangs_leaves_answers_where_there_are_some(simulate):
     simulation = simulate(max_batch=1)
-    simulation.costs_of_truth.profile(
-        StageKey(simulation.model.key, 1), 1, trunk_s=1e6, classifier_s=0.0
-    )
+    stage_takes(simulation, 1, 1e6)
     answered = simulation.ask(1, every_classifier=True)
     while len(simulation.runs) < 2:
         simulation.clock.call_next()

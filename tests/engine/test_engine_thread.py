@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -474,12 +475,22 @@ async def test_stage_that_hangs_ends_the_engine_and_answers_who_can_be(make_engi
 
 
 async def test_watch_over_an_engine_that_is_well_ends_with_it(make_engine, classify):
-    engine = make_engine()
-    engine.watch(wedged_s=0.01, on_wedged=lambda: pytest.fail("nothing hangs"))
+    engine, told, ended = make_engine(), [], asyncio.Event()
 
-    assert (await classify(engine)).answer is not None
+    def on_wedged():
+        told.append(True)
+
+    weakref.finalize(on_wedged, ended.set)  # once nobody is left who could call it
+    engine.watch(wedged_s=1.0, on_wedged=on_wedged)
+    del on_wedged
+    answered = await classify(engine)
+    is_watched = not ended.is_set()
     engine.close()
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(ended.wait(), LIMIT_S)
+
+    assert answered.answer is not None
+    assert is_watched
+    assert not told
 
 
 async def test_request_admitted_on_its_headers_is_handed_over_under_its_reservation(
@@ -498,6 +509,22 @@ async def test_request_admitted_on_its_headers_is_handed_over_under_its_reservat
 
     assert outcome.answer is not None
     assert engine.num_in_flight == 0
+
+
+async def test_request_refused_under_its_reservation_counts_as_refused_alone(
+    make_engine, submit, model_key, recording_observer
+):
+    engine = make_engine()
+    deadline_at = time.monotonic() + 60.0
+
+    with engine.reserve(Terms(model_key, 1, deadline_at, deadline_at)) as reservation:
+        with pytest.raises(DeadlineInfeasible):
+            submit(engine, deadline_s=-1.0, reservation=reservation)
+        num_in_flight = engine.num_in_flight
+
+    assert num_in_flight == 0
+    assert len(recording_observer.refusals) == 1
+    assert (recording_observer.num_admitted, recording_observer.num_abandoned) == (0, 0)
 
 
 async def test_reservation_that_was_released_admits_nobody(make_engine, submit, model_key):
@@ -538,27 +565,38 @@ def test_warm_up_profiles_every_stage(make_engine, model_key):
 
 
 async def test_a_lane_that_rests_takes_nothing_until_it_is_active_again(make_engine, classify):
-    gate, calls, second = Gate(0), [], threading.Event()
+    gate, threads, both = Gate(0), set(), threading.Event()
 
-    def count(call):
-        calls.append(call)
-        if len(calls) > 1:
-            second.set()
+    def note(call):
+        threads.add(threading.get_ident())
+        if len(threads) > 1:
+            both.set()
 
-    engine = make_engine(count, gate, num_lanes=2)
+    engine = make_engine(note, gate, num_lanes=2)
     engine.keep_active(1)
 
-    held = asyncio.create_task(classify(engine, 1))
+    first = asyncio.create_task(classify(engine, 0))
     await entered(gate)
-    waiting = asyncio.create_task(classify(engine, 2))
-    await asyncio.sleep(0.05)  # were it not at rest, the second lane would have taken it
-    num_while_one_rests = len(calls)
-    engine.keep_active(2)
-    assert await asyncio.to_thread(second.wait, LIMIT_S)
+    # All of these wait while the first is held: a second lane, were it not at rest, would be free.
+    others = [asyncio.create_task(classify(engine, number)) for number in range(1, 20)]
+    await asyncio.sleep(0)
     gate.opened.set()
+    outcomes = await asyncio.gather(first, *others)
+    num_while_one_rests = len(threads)
+
+    gate.entered.clear()
+    gate.opened.clear()
+    held = asyncio.create_task(classify(engine, 20))
+    await entered(gate)
+    waiting = asyncio.create_task(classify(engine, 21))
+    await asyncio.sleep(0)
+    engine.keep_active(2)
+    assert await asyncio.to_thread(both.wait, LIMIT_S)
+    gate.opened.set()
+    outcomes += await asyncio.gather(held, waiting)
 
     assert num_while_one_rests == 1
-    assert all(outcome.answer for outcome in await asyncio.gather(held, waiting))
+    assert all(outcome.answer for outcome in outcomes)
 
 
 async def test_lanes_at_rest_end_with_the_others(make_engine):

@@ -40,7 +40,9 @@ class Machine:
         self._image_s = image_s  # by number of threads
         self._device = device
 
-    def build(self, num_threads: int) -> FakeBackend:
+    def build(self, layout: LaneLayout) -> FakeBackend:
+        num_threads = layout.num_threads
+
         def take_time(call: StageCall) -> None:
             self.clock.advance(len(call.images) * self._image_s[num_threads])
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from model_store.gains import GainTable
 from service.backends.base import ModelKey, StageKey
-from service.engine.member import Kind, Member
+from service.engine.member import Kind, Member, Outset
 from service.engine.scheduler import StageScheduler
 from service.engine.stage_batch import StageBatch
 from service.engine.stage_costs import StageCosts
@@ -71,16 +71,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if kind is Kind.OPTIONAL:
             stage_index = max(1, stage_index)
         due_at = self.now + patience_s
-        member = Member(
-            None,
-            0,
-            StageKey(model, stage_index),
-            kind=kind,
-            classify=classify,
-            due_at=due_at,
-            last_exit=NUM_EXITS - 1,
-            mandatory_exit=stage_index if kind is Kind.MANDATORY else 0,
-        )
+        mandatory_exit = stage_index if kind is Kind.MANDATORY else 0
+        outset = Outset(kind, classify, due_at, NUM_EXITS - 1, mandatory_exit)
+        member = Member(None, 0, StageKey(model, stage_index), outset)
         member.source = source
         if kind is not Kind.BACKGROUND:
             member.answer_by, member.deadline_at = due_at, due_at + margin_s

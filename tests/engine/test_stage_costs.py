@@ -1,5 +1,6 @@
 import math
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,30 +9,13 @@ from hypothesis import strategies as st
 
 from service.backends.base import ModelKey, StageKey
 from service.engine.stage_costs import StageCosts
+from tests.engine.conftest import KEY
+from tests.engine.conftest import profiled as profiled_alike
 
-KEY = ModelKey("fake", "1")
 STAGE = StageKey(KEY, 0)
 UNPROFILED = StageKey(KEY, 9)
 
-
-def profiled(
-    *,
-    max_batch: int = 8,
-    num_stages: int = 3,
-    trunk_s: float = 1.0,
-    classifier_s: float = 0.25,
-    per_image_s: float = 0.0,
-) -> StageCosts:
-    costs = StageCosts(max_batch=max_batch)
-    for stage_index in range(num_stages):
-        for size in costs.buckets:
-            costs.profile(
-                StageKey(KEY, stage_index),
-                size,
-                trunk_s=trunk_s + per_image_s * size,
-                classifier_s=classifier_s,
-            )
-    return costs
+profiled = partial(profiled_alike, max_batch=8, num_stages=3, classifier_s=0.25)
 
 
 def profiled_per_image(*shares_s: float) -> StageCosts:

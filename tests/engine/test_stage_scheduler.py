@@ -4,7 +4,7 @@ import pytest
 
 from model_store.gains import GainTable
 from service.backends.base import ModelKey, StageKey
-from service.engine.member import Kind, Member
+from service.engine.member import Kind, Member, Outset
 from service.engine.scheduler import Dispatch, StageScheduler
 from service.engine.stage_batch import StageBatch
 from service.engine.stage_costs import StageCosts
@@ -87,16 +87,8 @@ def member_of(
     mandatory_exit=0,
     **fields,
 ) -> Member:
-    member = Member(
-        None,
-        0,
-        StageKey(KEY, stage_index),
-        kind=kind,
-        classify=classify,
-        due_at=due_at,
-        last_exit=last_exit,
-        mandatory_exit=mandatory_exit,
-    )
+    outset = Outset(kind, classify, due_at, last_exit, mandatory_exit)
+    member = Member(None, 0, StageKey(KEY, stage_index), outset)
     for name, value in fields.items():
         setattr(member, name, value)
     return member

@@ -15,6 +15,7 @@ import pytest
 
 from service.frontends.orders import Role
 from service.frontends.supervisor import GroupPlan, Supervisor
+from tests.frontends.scripted_backend import HELD_LIMIT_S, LIMIT_S, hold_in
 from tests.service.conftest import SIZE, _scripted_bundle
 
 PACKAGE_ROOT = Path(__file__).parents[2]
@@ -40,8 +41,19 @@ class Group:
         return pid
 
     async def until_ready(self) -> None:
+        """Wait until a front end takes requests; others may not yet."""
         await until(self._is_ready)
         assert not self.running.done()
+
+    async def until_answered(self, number: int) -> None:
+        """Ask for an image until it is answered: front ends find another engine one by one."""
+
+        async def is_answered() -> bool:
+            answer = await self.http.post("/classify", content=npy_image(number))
+            assert answer.status_code in {200, 503}
+            return answer.is_success
+
+        await until(is_answered)
 
     async def _is_ready(self) -> bool:
         try:
@@ -55,9 +67,9 @@ class Group:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-async def until(is_so, limit_s: float = 15.0) -> None:
-    """Ask again and again."""
-    async with asyncio.timeout(limit_s):
+async def until(is_so) -> None:
+    """Ask again and again; the limit is for what never comes, on a machine however busy."""
+    async with asyncio.timeout(LIMIT_S):
         while not await is_so():  # noqa: ASYNC110 - of another process, which tells nobody
             await asyncio.sleep(0.01)
 
@@ -104,6 +116,7 @@ def group(bundle_root: Path) -> Callable[..., AbstractAsyncContextManager[Group]
                 "ANYTIME_MODEL_STORE": str(bundle_root),
                 "ANYTIME_LOG_LEVEL": "error",
                 "ANYTIME_MAX_BATCH": "4",
+                "ANYTIME_WEDGED_S": str(2 * HELD_LIMIT_S),  # who is held does not hang
                 "PYTHONPATH": str(PACKAGE_ROOT),
             }
             | given,
@@ -115,12 +128,13 @@ def group(bundle_root: Path) -> Callable[..., AbstractAsyncContextManager[Group]
         # A connection of its own for each request, so that any front end may get it.
         limits = httpx.Limits(max_keepalive_connections=0)
         url = f"http://127.0.0.1:{supervisor.port}"
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=20.0) as http:
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=HELD_LIMIT_S) as http:
             found = Group(supervisor, running, http, bundle_root)
             try:
                 await found.until_ready()
                 yield found
             finally:
+                hold_in(bundle_root).unlink(missing_ok=True)
                 supervisor.leave()
                 await running
 

@@ -1,6 +1,7 @@
 """Front end and engine in one process, over a real socket and real shared memory."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -380,10 +381,11 @@ async def test_how_late_answers_leave_is_learnt_by_the_engine(pair):
             both.remote.margin.observe(0.004)
         await until(lambda: both.engine.margin.learnt_s >= 0.004)
 
-        await asyncio.sleep(0.15)  # until the board was looked at again
-        both.remote.times(both.model.key)
+        def is_as_learnt() -> bool:
+            both.remote.times(both.model.key)  # looks at the board, unless it just has
+            return math.isclose(both.remote.margin.margin_s(1.0), both.engine.margin.learnt_s)
 
-        assert both.remote.margin.margin_s(1.0) == pytest.approx(both.engine.margin.learnt_s)
+        await until(is_as_learnt)
 
 
 async def test_what_stages_take_is_known_afar(pair):

@@ -20,12 +20,12 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.frontends.block import SharedBlock
 from service.frontends.board import Board, LedgerView, Pending, PublishedBucket
 from service.frontends.error_form import read_error, write_error
 from service.frontends.slot_form import SlotForm
 from service.frontends.slots import SlotRequest, Slots
 from service.frontends.wire import Handlers, Kind, ProtocolBroken, Wire
+from service.shared_block import SharedBlock
 
 FORM = SlotForm(num_exits=3, num_classes=4, num_values=12)
 

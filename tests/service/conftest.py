@@ -22,7 +22,7 @@ from service.classify import ClassifyService
 from service.decode import Decoder
 from service.engine.clock import MonotonicClock
 from service.engine.engine import Engine
-from service.engine.observer import SilentObserver
+from service.engine.observer import Observer, SilentObserver
 from service.engine.request import EngineLimits
 from service.engine.stage_costs import StageCosts
 from service.models import Models, open_models
@@ -145,6 +145,7 @@ def running(scripted_root: Path) -> Callable[..., AbstractAsyncContextManager[Wo
         stage_s: tuple[float, float, float] = (0.0, 0.0, 0.0),
         window_size: int = 256,
         limits: EngineLimits | None = None,
+        observer: Observer | None = None,
     ) -> AsyncIterator[World]:
         models = open_models(Catalog([scripted_root]), default=None, allow_executable=False)
         script = FakeModel(
@@ -161,7 +162,7 @@ def running(scripted_root: Path) -> Callable[..., AbstractAsyncContextManager[Wo
             costs=costs,
             limits=limits or EngineLimits(),
             clock=clock,
-            observer=SilentObserver(),
+            observer=observer or SilentObserver(),
         )
         _expect(costs, models, stage_s)
         engine.start()

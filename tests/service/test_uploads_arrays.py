@@ -42,6 +42,17 @@ def test_fortran_order_is_understood():
     np.testing.assert_array_equal(view_frame(npy(np.asfortranarray(frame))), frame)
 
 
+def test_a_header_that_was_read_before_says_nothing_of_the_bytes_behind_it():
+    frame = numbered(6, 7, 3)
+
+    for fill in (frame, frame + 1):
+        np.testing.assert_array_equal(view_frame(npy(fill)), fill)
+    with pytest.raises(BadRequest, match="125 bytes follow"):
+        view_frame(npy(frame)[:-1])
+    with pytest.raises(BadRequest, match="wanted is N×H×W×3"):
+        view_frames(npy(frame))
+
+
 def test_other_writers_quotes_and_spaces_are_understood():
     body = with_header('{"shape" : ( 1,1 ,3 ),"fortran_order":False,"descr":"uint8"}', b"abc")
     accepted = body.replace(b'"uint8"', b'"|u1"  ')

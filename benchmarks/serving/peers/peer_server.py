@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -109,11 +110,10 @@ class PeerServer:
             {**spec.environment(), "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
             log=WORK / f"{self._peer}.log",
         )
-        try:
+        with ExitStack() as undone:
+            undone.callback(self.stop)
             self._wait_until_ready(self._process, spec)
-        except BaseException:
-            self.stop()
-            raise
+            undone.pop_all()
 
     def endpoint(self, deadline_ms: float | None) -> Endpoint:
         """Return where to send an image; without a deadline nothing is given up.

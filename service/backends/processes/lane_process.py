@@ -1,0 +1,160 @@
+"""One lane process as its parent sees it: started, asked, started again when it has died."""
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from service.backends.processes.jobs import MAX_BYTES, message_of
+from service.backends.processes.orders import Orders, ServedBundle
+from service.errors import BackendFailed
+
+_START_S: Final = 120.0  # to open every bundle in
+_LEAVE_S: Final = 2.0  # until a process that was let go is killed
+
+logger = logging.getLogger(__name__)
+
+
+class LaneProcess:
+    """Runs one stage at a time; used by one thread at a time.
+
+    Args:
+        index: Which, for the log.
+        bundles: That it opens.
+        arena: Descriptor of the memory for features.
+        num_threads: That one stage is spread over.
+        niceness: By how much it stands back.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        bundles: Sequence[ServedBundle],
+        *,
+        arena: int,
+        num_threads: int,
+        niceness: int,
+    ) -> None:
+        self.index = index
+        self._bundles = tuple(bundles)
+        self._arena = arena
+        self._num_threads = num_threads
+        self._niceness = niceness
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._lifeline = -1
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start it, without waiting until it is there.
+
+        Raises:
+            BackendFailed: It was let go, or the system starts no process.
+        """
+        if self._is_closed:
+            raise BackendFailed(f"{self} was let go")
+        if self._connection is not None:
+            self._end()
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, self._lifeline = os.pipe()
+        orders = Orders(
+            bundles=self._bundles,
+            num_threads=self._num_threads,
+            niceness=self._niceness,
+            connection=there.fileno(),
+            arena=self._arena,
+            lifeline=reader,
+        )
+        with there:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, told in JSON
+                [sys.executable, "-m", "service.backends.processes", orders.model_dump_json()],
+                pass_fds=(orders.connection, orders.arena, orders.lifeline),
+                stdin=subprocess.DEVNULL,
+            )
+        os.close(reader)
+        here.settimeout(_START_S)
+        self._connection = here
+
+    def wait_until_ready(self) -> None:
+        """Wait until it can run stages.
+
+        Raises:
+            BackendFailed: It cannot; it is gone then.
+        """
+        connection = self._connection
+        try:
+            reply = b"" if connection is None else connection.recv(MAX_BYTES)
+        except TimeoutError:
+            self._end()
+            raise BackendFailed(f"{self} was not ready within {_START_S:.0f} s") from None
+        message = message_of(reply) if reply else self._end()
+        if message is not None or connection is None:
+            self._end()
+            raise BackendFailed(f"{self} cannot run: {message}")
+        connection.settimeout(None)
+
+    def fileno(self) -> int:
+        """Return the descriptor on which it answers; -1 while there is no process."""
+        return -1 if self._connection is None else self._connection.fileno()
+
+    def send(self, frame: bytes) -> None:
+        """Have a stage run.
+
+        Raises:
+            BackendFailed: There is no process.
+        """
+        if self._connection is None:
+            raise BackendFailed(f"{self} is gone")
+        try:
+            self._connection.send(frame)
+        except OSError as error:
+            raise BackendFailed(self._end()) from error
+
+    def wait(self) -> None:
+        """Wait for the stage that was sent.
+
+        Raises:
+            BackendFailed: It went wrong, or the process died over it.
+        """
+        connection = self._connection
+        try:
+            reply = b"" if connection is None else connection.recv(MAX_BYTES)
+        except OSError:
+            reply = b""
+        message = message_of(reply) if reply else self._end()
+        if message is not None:
+            raise BackendFailed(message)
+
+    def close(self) -> None:
+        """Let it go, and wait until it is gone."""
+        self._is_closed = True
+        self._end()
+
+    def __str__(self) -> str:
+        return f"lane process {self.index}"
+
+    def _end(self) -> str:
+        """See to it that it is gone; return how it went."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for it
+            connection.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        process, self._process = self._process, None
+        if process is None:
+            return f"{self} is gone"
+        try:
+            status = process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        if not self._is_closed:
+            logger.error("%s ended with status %d", self, status)
+        return f"{self} ended with status {status}"
