@@ -8,6 +8,7 @@ import heapq
 import math
 from typing import Final
 
+from service.engine.cushion import Cushion
 from service.engine.demand import Bucket, Demand, missing_s, spare_s
 from service.engine.features import FeatureMeter
 from service.engine.margin import AnswerMargin
@@ -53,6 +54,7 @@ class AdmissionLedger:
         self._background: list[tuple[float, int, Charge]] = []  # a heap; released ones linger
         self._num_background_added = 0
         self._deadlines = RecentDeadlines()
+        self.cushion = Cushion()
         self.full_depth_us = 0
         self.num_charges = 0
         self.num_in_flight = 0
@@ -229,7 +231,12 @@ class AdmissionLedger:
         if claim.answer_by is None:
             return
         missing = missing_s(
-            self.demand, claim, claim.answer_by, self._free_at(now), stretch=self.stretch(now)
+            self.demand,
+            claim,
+            claim.answer_by,
+            self._free_at(now),
+            stretch=self.stretch(now),
+            cushion_s=self.cushion.part * claim.deadline_s,
         )
         if missing > 0.0:
             raise Overloaded(retry_after_s=missing)

@@ -222,6 +222,7 @@ class EngineCore:
         if cohort.deadline_at is not None and cohort.deadline_at > cohort.arrived_at:
             deadline_s = cohort.deadline_at - cohort.arrived_at
             self.going_rate.heard((now - cohort.arrived_at) / deadline_s, now)
+            self.ledger.cushion.heard(is_answered=not cohort.is_closed)
 
     def _go_on(self, lane: int, images: list[InFlightImage], now: float) -> None:
         """Let single requests wait for their next stage, or keep them for their lane."""

@@ -194,7 +194,13 @@ def spare_s(demand: Demand, other_free_at: Sequence[float], now: float, *, stret
 
 
 def missing_s(
-    demand: Owed, claim: Claim, answer_by: float, free_at: Sequence[float], *, stretch: float
+    demand: Owed,
+    claim: Claim,
+    answer_by: float,
+    free_at: Sequence[float],
+    *,
+    stretch: float,
+    cushion_s: float = 0.0,
 ) -> float:
     """Return by how much a newcomer, or somebody due after him, would miss; 0 where nobody does.
 
@@ -204,6 +210,8 @@ def missing_s(
         answer_by: When he needs his answers.
         free_at: When each lane is free, rising.
         stretch: How much longer work takes than it says, because others have a share.
+        cushion_s: By how much sooner than he needs it he must be expected to be answered, if he has
+            to wait for others.
     """
     later, start_by = [], math.inf
     before_us = demand.owed_us
@@ -219,6 +227,8 @@ def missing_s(
     # deadline that only small batches kept it, and those are what a backlog cannot afford.
     company_s = min(before_us * _US, max(0.0, claim.batch_s - claim.alone_s))
     missing = begins_at + claim.alone_s + company_s - answer_by
+    if before_us:
+        missing += cushion_s
     own_s = claim.owed_us * _US * stretch
     if later and start_at(free_at, demand.owed_us * _US * stretch + own_s) > start_by:
         missing = max(missing, _most_delayed_s(later, before_us, own_s, free_at, stretch=stretch))
