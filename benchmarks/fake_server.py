@@ -8,29 +8,25 @@ either; the same with an engine that answers at once; or a bare Starlette route 
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import uvicorn
-from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from benchmarks.free_backend import free_backend
 from model_store.catalog import Catalog
 from model_store.confidence import max_softmax
-from model_store.reader import Bundle
 from service.api.application import Application, Surroundings, create_application, upload_limits
 from service.api.health import Health
 from service.api.server import DrainingServer
 from service.api.services import Services
 from service.app import build_engine, create_app, lay_out
-from service.backends.base import FeatureRows, ModelKey, StageBackend, StageKey, StageOutput, Ticket
-from service.backends.tickets import Done
 from service.batch import BatchService
 from service.classify import ClassifyService
 from service.decode import Decoder, ImageSize, Pixels
@@ -44,8 +40,6 @@ from service.plan import PlanService
 from service.served import ServedModels
 from service.settings import Settings
 from service.uploads import Upload, UploadLimits
-
-_LARGEST_BATCH = 1024
 
 
 def main() -> int:
@@ -81,14 +75,14 @@ def _bare() -> Starlette:
 
 
 def _service(settings: Settings) -> Application:
-    return create_app(settings, build=_free_backend)
+    return create_app(settings, build=free_backend)
 
 
 def _undecoded(settings: Settings) -> Application:
     """Return what `create_app` makes, with another decoder."""
     models = open_models(Catalog(settings.model_store), default=None, allow_executable=False)
     registry, clock = new_registry(), MonotonicClock()
-    laid_out = lay_out(models, settings, _free_backend, clock)
+    laid_out = lay_out(models, settings, free_backend, clock)
     engine = build_engine(models, settings, laid_out, clock=clock, observer=EngineMetrics(registry))
     decoder = _free_decoder(settings, models)
 
@@ -182,45 +176,6 @@ class _FreeDecoder(Decoder):
         """Return black."""
         del upload, size, worked
         return self._black
-
-
-@dataclass(frozen=True, slots=True)
-class _NoFeatures:
-    """What a stage leaves that computed nothing."""
-
-    num_rows: int
-    feature_bytes: int = 0
-
-
-class _FreeBackend:
-    """Answers the same for every image, from a table; nothing is looked at."""
-
-    name = "free"
-    device = "cpu"
-    can_join = True
-
-    def __init__(self, num_classes_by_model: Mapping[ModelKey, int]) -> None:
-        self._logits_by_model: dict[ModelKey, NDArray[np.float32]] = {
-            key: np.tile(np.arange(num_classes, dtype=np.float32) / 2, (_LARGEST_BATCH, 1))
-            for key, num_classes in num_classes_by_model.items()
-        }
-
-    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> _NoFeatures:
-        del model
-        return _NoFeatures(len(inputs))
-
-    def submit(
-        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
-    ) -> Ticket:
-        features = _NoFeatures(sum(len(part.rows) for part in parts))
-        return Done(StageOutput(features, self._logits_by_model[stage.model][: len(classify)]))
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-def _free_backend(bundles: Mapping[ModelKey, Bundle], _settings: Settings) -> StageBackend:
-    return _FreeBackend({key: len(bundle.manifest.labels) for key, bundle in bundles.items()})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from service.engine.clock import Clock, MonotonicClock
 from service.engine.cores import usable_cores
 from service.engine.engine import Engine
 from service.engine.lane_layout import LaidOut, choose_layout, layouts_of
-from service.engine.lanes import LaneOptions
+from service.engine.lane_making import LaneOptions
 from service.engine.observer import Observer
 from service.engine.request import EngineLimits
 from service.engine.stage_costs import StageCosts

@@ -30,9 +30,13 @@ class SharedBlock:
     def create(cls, size_bytes: int) -> Self:
         """Return new memory, whose size nobody can change under the others."""
         fd = os.memfd_create("anytime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, size_bytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        return cls(fd, size_bytes)
+        try:
+            os.ftruncate(fd, size_bytes)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            return cls(fd, size_bytes)
+        except OSError:
+            os.close(fd)
+            raise
 
     @classmethod
     def attach(cls, fd: int) -> Self:

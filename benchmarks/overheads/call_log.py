@@ -16,7 +16,7 @@ CAPACITY: Final = 1 << 20  # calls, the oldest forgotten first; the file is spar
 _CALL: Final = np.dtype(
     [
         ("began_at", "<f8"),  # monotonic; 0 where nothing was written
-        ("lane", "<i8"),  # the thread's own number
+        ("lane", "<i8"),  # the thread's own number, or the lane's
         ("stage", "<i4"),
         ("rows", "<i4"),  # images
         ("classified", "<i4"),  # images that the classifier also ran on

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.overheads.call_log import CallLog
 from benchmarks.overheads.recording_backend import RecordingBackend
+from benchmarks.wrapped_lanes import wrapped
 from model_store.reader import Bundle
 from service.api.server import DrainingServer
 from service.app import build_backend, create_app
@@ -27,7 +28,8 @@ def main() -> int:
 
     def build(bundles: Mapping[ModelKey, Bundle], settings: Settings) -> StageBackend:
         backend = build_backend(bundles, settings)
-        return RecordingBackend(backend, log, num_threads=settings.threads or 1)
+        recording = RecordingBackend(backend, log, num_threads=settings.threads or 1)
+        return wrapped(recording, backend)
 
     settings = Settings()
     server = DrainingServer(create_app(settings, build=build), settings, MonotonicClock())

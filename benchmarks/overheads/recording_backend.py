@@ -16,6 +16,7 @@ from service.backends.base import (
     StageKey,
     Ticket,
 )
+from service.engine.stage_run import StageSite
 
 
 class RecordingBackend:
@@ -43,16 +44,27 @@ class RecordingBackend:
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Take the call down and run it; see `StageBackend.submit`."""
+        return self.submit_to(self._backend, stage, parts, classify)
+
+    def submit_to(
+        self,
+        site: StageSite,
+        stage: StageKey,
+        parts: Sequence[FeatureRows],
+        classify: Sequence[int],
+    ) -> Ticket:
+        """Take the call down and have one lane run it, or any."""
+        lane = threading.get_ident() if site is self._backend else id(site)
         num_rows = sum(len(part.rows) for part in parts)
         self._log.add(
             time.monotonic(),
-            threading.get_ident(),
+            lane,
             stage.stage_index,
             num_rows,
             len(classify),
             self._num_threads,
         )
-        return self._backend.submit(stage, parts, classify=classify)
+        return site.submit(stage, parts, classify=classify)
 
     def close(self) -> None:
         """Close the backend."""

@@ -16,6 +16,7 @@ from service.backends.base import (
     StageOutput,
     Ticket,
 )
+from service.engine.stage_run import StageSite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +76,16 @@ class ReplayedBackend:
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Run a stage, its classifier too; see `StageBackend.submit`."""
+        return self.submit_to(self._real, stage, parts, classify)
+
+    def submit_to(
+        self,
+        site: StageSite,
+        stage: StageKey,
+        parts: Sequence[FeatureRows],
+        classify: Sequence[int],
+    ) -> Ticket:
+        """Have one lane run a stage, or any."""
         real_parts, numbers = [], []
         for part in parts:
             handle = part.handle
@@ -84,7 +95,7 @@ class ReplayedBackend:
             numbers.append(handle.numbers[list(part.rows)])
         joined = np.concatenate(numbers)
         said = self._logits[joined[list(classify)], stage.stage_index]
-        ticket = self._real.submit(stage, real_parts, classify=classify)
+        ticket = site.submit(stage, real_parts, classify=classify)
         return _ReplayedTicket(ticket, joined, said)
 
     def close(self) -> None:

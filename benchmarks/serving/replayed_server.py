@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.serving.images import LabelledImages
 from benchmarks.serving.replayed_backend import ReplayedBackend
+from benchmarks.wrapped_lanes import wrapped
 from model_store.reader import Bundle
 from service.api.server import DrainingServer
 from service.app import build_backend, create_app
@@ -24,7 +25,8 @@ def main(file: Path) -> int:
     settings = Settings()
 
     def build(bundles: Mapping[ModelKey, Bundle], chosen: Settings) -> StageBackend:
-        return ReplayedBackend(build_backend(bundles, chosen), logits)
+        real = build_backend(bundles, chosen)
+        return wrapped(ReplayedBackend(real, logits), real)
 
     DrainingServer(create_app(settings, build=build), settings, MonotonicClock()).run()
     return 0

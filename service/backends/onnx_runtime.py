@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
         idle_threads: IdleThreads = IdleThreads.SLEEP,
         placement: Placement | None = None,
     ) -> None:
-        _share_arena()
+        share_arena()
         chosen = find_device(device, bundles.values())
         sessions = SessionFactory(chosen, num_threads, idle_threads)
         on_device = placement is Placement.DEVICE or (placement is None and chosen.is_cuda)
@@ -99,7 +99,8 @@ class GraphStore(TensorStore[TensorT], Protocol[TensorT]):
 
 
 @cache  # once a process: the runtime's environment outlives its sessions
-def _share_arena() -> None:
+def share_arena() -> None:
+    """Have all sessions of this process allocate from one arena; before the first is opened."""
     cpu = onnxruntime.OrtMemoryInfo(
         "Cpu",
         onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,

@@ -9,8 +9,9 @@ import math
 from typing import Final
 
 from service.engine.cushion import Cushion
-from service.engine.demand import Bucket, Demand, missing_s, spare_s
+from service.engine.demand import Bucket, Demand
 from service.engine.features import FeatureMeter
+from service.engine.fitting import free_at, lanes_free_at, missing_s, spare_s
 from service.engine.margin import AnswerMargin
 from service.engine.pricing import Claim
 from service.engine.recent_deadlines import RecentDeadlines
@@ -170,7 +171,7 @@ class AdmissionLedger:
         if not self.demand.owed_us:
             return math.inf
         others = [
-            _free_at(busy_until, now)
+            free_at(busy_until, now)
             for other, busy_until in enumerate(self.busy_until)
             if other != lane and busy_until != math.inf
         ]
@@ -178,14 +179,14 @@ class AdmissionLedger:
 
     def backlog_s(self, now: float) -> float:
         """Return when a lane would be free for somebody who is due after all the others."""
-        free_at = self._free_at(now)
-        rest_s = sum(free_at) / len(free_at) - now
-        return rest_s + self.demand.owed_us * _US * self.stretch(now) / len(free_at)
+        free = lanes_free_at(self.busy_until, now)
+        rest_s = sum(free) / len(free) - now
+        return rest_s + self.demand.owed_us * _US * self.stretch(now) / len(free)
 
     def retry_after_s(self, now: float) -> float:
         """Return when the present backlog should be gone, if all of it ran to the last exit."""
-        free_at = self._free_at(now)
-        return max(free_at) - now + self.full_depth_us * _US / len(free_at)
+        free = lanes_free_at(self.busy_until, now)
+        return max(free) - now + self.full_depth_us * _US / len(free)
 
     def longest_optional_s(self, now: float) -> float:
         """Return how long a batch of optional work may run, for the sake of who may come."""
@@ -199,9 +200,6 @@ class AdmissionLedger:
         if not background or background[0][0] > now:
             return 1.0
         return 1.0 / (1.0 - self._limits.background_share)
-
-    def _free_at(self, now: float) -> list[float]:
-        return sorted(_free_at(until, now) for until in self.busy_until if until != math.inf)
 
     def _check_size(self, claim: Claim) -> None:
         limits = self._limits
@@ -234,16 +232,9 @@ class AdmissionLedger:
             self.demand,
             claim,
             claim.answer_by,
-            self._free_at(now),
+            lanes_free_at(self.busy_until, now),
             stretch=self.stretch(now),
             cushion_s=self.cushion.part * claim.deadline_s,
         )
         if missing > 0.0:
             raise Overloaded(retry_after_s=missing)
-
-
-def _free_at(busy_until: float, now: float) -> float:
-    """Return when a lane should be free; one that overruns is expected to do so as long again."""
-    if busy_until == -math.inf:
-        return now
-    return max(busy_until, now + now - busy_until)

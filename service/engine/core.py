@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from service.backends.base import ModelKey, StageKey
 from service.engine.admission import AdmissionLedger
 from service.engine.cohort import EngineModel, InFlightCohort, Settlement
+from service.engine.first_answers import FirstAnswers
 from service.engine.gate import Gate
-from service.engine.going_rate import GoingRate
 from service.engine.image import Ending, InFlightImage
 from service.engine.kept_batches import KeptBatches
 from service.engine.lane_runs import LaneRuns
@@ -55,7 +55,8 @@ class EngineCore:
             key: PriceList(model, stage_costs.times(key), margin, num_lanes=num_lanes)
             for key, model in models.items()
         }
-        self.gate = Gate(self.ledger, prices, observer)
+        self.first_answers = FirstAnswers(self.ledger.cushion)
+        self.gate = Gate(self.ledger, prices, observer, self.first_answers)
         self.lanes = LaneRuns(
             models, self.ledger, stage_costs, observer=observer, num_lanes=num_lanes
         )
@@ -68,16 +69,13 @@ class EngineCore:
             can_join=can_join,
             background_share=limits.background_share,
         )
-        self.going_rate = GoingRate()
         self._settlements: list[Settlement] = []
         self._kept = KeptBatches(self.ledger, stage_costs, num_lanes=num_lanes)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is in flight and no lane at work."""
-        lanes = self.lanes
-        num_at_work = lanes.num_lanes - lanes.num_idle - lanes.num_resting
-        return not self.ledger.num_charges and not num_at_work
+        return not self.ledger.num_charges and not self.lanes.num_at_work
 
     @property
     def has_waiting(self) -> bool:
@@ -109,9 +107,7 @@ class EngineCore:
         cohort.inputs = None
         self.cohorts.discard(cohort)
         if ending is Ending.DEADLINE:
-            for image in cohort.images:
-                if image.answered_exit < 0:
-                    self._hear_of_first_answer(image, now)
+            self.first_answers.ran_out(cohort, now)
             give_reasons(cohort, self._stage_costs)
         settlement = settlement_of(cohort, ending, now)
         for image in cohort.images:
@@ -158,7 +154,7 @@ class EngineCore:
             spare_s=ledger.spare_s(lane, now),
             idle_lanes=self.lanes.num_idle,
             longest_optional_s=ledger.longest_optional_s(now),
-            going_rate=self.going_rate.price(now),
+            going_rate=self.first_answers.going_rate.price(now),
         )
         batch = dispatch.batch
         if not (dispatch.expired or dispatch.crowded_out):
@@ -172,23 +168,11 @@ class EngineCore:
 
     def finish(self, lane: int, result: StageResult, now: float) -> None:
         """Leave with its images how a batch went, and let those who go on wait for what is next."""
-        run, held, elapsed_s = self.lanes.end(lane, result, now)
-        share_s = elapsed_s / len(run.images)
         going: list[InFlightImage] = []
-        for at, image in enumerate(run.images):
-            image.leave_run()
-            if image.is_gone:  # settled meanwhile: nothing of this is its own any more
-                if held is not None and at not in result.failures:
-                    held.let_go()
-                continue
-            image.compute_s += elapsed_s
-            image.compute_share_s += share_s
+        for at, image in self.lanes.end(lane, result, now).leave(result):
             if at in result.failures:
                 self._failed(image, result.failures[at], now)
-                continue
-            image.held = held
-            image.row = at if result.rows is None else result.rows[at]
-            if self._goes_on(image, result.records.get(at), now):
+            elif self._goes_on(image, result.records.get(at), now):
                 going.append(image)
         if going:
             self._go_on(lane, going, now)
@@ -197,7 +181,7 @@ class EngineCore:
         """Decide for a single request, which is settled where it goes no further."""
         if record is not None:
             if image.answered_exit < 0:
-                self._hear_of_first_answer(image, now)
+                self.first_answers.came(image.cohort, now)
             image.answer(record)
         cohort: InFlightCohort = image.cohort
         plan, stage_index = cohort.plan, image.stage.stage_index
@@ -216,13 +200,6 @@ class EngineCore:
         image.stage = cohort.model.stages[stage_index + 1]
         image.classify = plan.classify[stage_index + 1]
         return True
-
-    def _hear_of_first_answer(self, image: InFlightImage, now: float) -> None:
-        cohort: InFlightCohort = image.cohort
-        if cohort.deadline_at is not None and cohort.deadline_at > cohort.arrived_at:
-            deadline_s = cohort.deadline_at - cohort.arrived_at
-            self.going_rate.heard((now - cohort.arrived_at) / deadline_s, now)
-            self.ledger.cushion.heard(is_answered=not cohort.is_closed)
 
     def _go_on(self, lane: int, images: list[InFlightImage], now: float) -> None:
         """Let single requests wait for their next stage, or keep them for their lane."""

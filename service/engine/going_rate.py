@@ -14,6 +14,8 @@ import math
 from typing import Final
 
 _TARGET_PART: Final = 0.3  # of a deadline, on average, at which a first answer comes in good time
+# One that never comes, in deadlines: what it costs is worth many better answers.
+_MISSED_PART: Final = 5.0
 _NEWEST_WEIGHT: Final = 0.03  # of a first answer: some thirty count
 _STEP: Final = 60.0  # by how many e-folds a second the price rises at twice the target
 _LEAST: Final = 0.5  # per second; an image is worth more if it gains 0.01 with 20 ms
@@ -30,14 +32,17 @@ class GoingRate:
         self._heard_at = -math.inf
 
     def heard(self, part: float, now: float) -> None:
-        """Learn from a first answer, or from a deadline that passed without one.
+        """Learn from a first answer.
 
         Args:
-            part: Of its deadline that it took, from arrival on; 1 for what never came.
+            part: Of its deadline that it took, from arrival on.
             now: The present instant.
         """
-        self._let_pass(now)
-        self._part += _NEWEST_WEIGHT * (min(part, 1.0) - self._part)
+        self._hear(min(part, 1.0), now)
+
+    def missed(self, now: float) -> None:
+        """Learn that somebody has no first answer: refused for want of time, or let in in vain."""
+        self._hear(_MISSED_PART, now)
 
     def price(self, now: float) -> float:
         """Return the gain per second from which on an image may run deeper; 0 while all may."""
@@ -45,6 +50,10 @@ class GoingRate:
         if self._log_price <= math.log(_LEAST):
             return 0.0
         return math.exp(self._log_price)
+
+    def _hear(self, part: float, now: float) -> None:
+        self._let_pass(now)
+        self._part += _NEWEST_WEIGHT * (part - self._part)
 
     def _let_pass(self, now: float) -> None:
         """Move the price by what first answers were like since the last look."""

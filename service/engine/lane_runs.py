@@ -1,6 +1,6 @@
 """What each lane runs: charged when it begins, accounted for when it ends. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from service.backends.base import ModelKey
@@ -22,6 +22,27 @@ class EndedRun(NamedTuple):
     run: StageRun
     held: HeldFeatures | None  # what it left
     elapsed_s: float
+
+    def leave(self, result: StageResult) -> Iterator[tuple[int, InFlightImage]]:
+        """Leave its time and its features with its images.
+
+        Returns:
+            Positions, and those who are in flight yet; each is looked at when its turn comes, as
+            what is decided for one may settle another.
+        """
+        held, share_s = self.held, self.elapsed_s / len(self.run.images)
+        for at, image in enumerate(self.run.images):
+            image.leave_run()
+            if image.is_gone:  # settled meanwhile: nothing of this is its own any more
+                if held is not None and at not in result.failures:
+                    held.let_go()
+                continue
+            image.compute_s += self.elapsed_s
+            image.compute_share_s += share_s
+            if at not in result.failures:
+                image.held = held
+                image.row = at if result.rows is None else result.rows[at]
+            yield at, image
 
 
 class LaneRuns:
@@ -52,6 +73,11 @@ class LaneRuns:
         self.num_lanes = num_lanes
         self.num_idle = num_lanes  # of those that do not rest
         self.num_resting = 0
+
+    @property
+    def num_at_work(self) -> int:
+        """How many run a batch."""
+        return self.num_lanes - self.num_idle - self.num_resting
 
     def rest(self, lane: int) -> None:
         """Have an idle lane take nothing until it is to `resume`."""

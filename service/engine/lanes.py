@@ -3,7 +3,6 @@
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from service.backends.base import LanedBackend, StageBackend
 from service.engine.admission import Charge
@@ -11,21 +10,12 @@ from service.engine.clock import Clock
 from service.engine.cohort import InFlightCohort, Told
 from service.engine.core import EngineCore
 from service.engine.image import Ending
-from service.engine.lane import ThreadLane
+from service.engine.lane_making import LaneOptions, lanes_of
 from service.engine.lane_turns import Lane, Turn
-from service.engine.loop_lane import LoopLane
 from service.engine.outbox import Outbox, tell
 from service.engine.stage_run import StageResult
+from service.engine.when_empty import WhenEmpty
 from service.errors import EngineStopped, ReplicaLost
-
-
-@dataclass(frozen=True, slots=True)
-class LaneOptions:
-    """How many lanes run, and how."""
-
-    num_lanes: int = 1  # batches that run side by side
-    niceness: int = 0  # by how much they stand back for the event loop
-    fills_cores: bool = False  # whether they leave the event loop no core of its own
 
 
 class Lanes:
@@ -56,19 +46,9 @@ class Lanes:
         self._outbox = outbox
         self._is_closed = False
         self._is_lost = False
-        self._when_empty: list[Callable[[], None]] = []
+        self._when_empty = WhenEmpty(core, self.lock)
         self.are_on_loop = isinstance(backend, LanedBackend)
-        self._lanes: tuple[Lane, ...] = (
-            tuple(
-                LoopLane(index, site, self)
-                for index, site in enumerate(backend.lanes[: options.num_lanes])
-            )
-            if isinstance(backend, LanedBackend)
-            else tuple(
-                ThreadLane(index, backend, self, niceness=options.niceness)
-                for index in range(options.num_lanes)
-            )
-        )
+        self._lanes = lanes_of(backend, self, options)
         self._num_active = options.num_lanes  # the first so many; the others rest
         self._resting: list[Lane] = []
         self._sleeping: list[Lane] = []  # the last to fall asleep wakes first: its caches are warm
@@ -176,8 +156,7 @@ class Lanes:
                     tell(settlement)
             else:
                 self._outbox.post(turn.settlements)
-        if self._when_empty:
-            self._tell_if_empty()
+        self._when_empty.look()
 
     def oversleeps(self, lane: Lane) -> bool:
         """Let a lane look for itself that nobody woke; False where it was woken this instant."""
@@ -199,14 +178,14 @@ class Lanes:
             settlement = self._core.settle(cohort, ending, self._clock.now())
         if settlement is not None:
             tell(settlement)
-        self._tell_if_empty()
+        self._when_empty.look()
 
     def release(self, charge: Charge) -> None:
         """Discharge what was admitted; a second time does nothing."""
         if not charge.is_released:
             with self.lock:
                 self._core.ledger.release(charge)
-        self._tell_if_empty()
+        self._when_empty.look()
 
     def close(self) -> None:
         """Settle everybody and wait for the lanes to end, but for the one that calls."""
@@ -215,7 +194,7 @@ class Lanes:
             lane.stop()
 
     def stopped(self, lane: Lane) -> None:
-        """Take in that a lane's thread ended; by a defect, the others end too."""
+        """Take in that a lane ends; by a defect, the others end too."""
         with self.lock:
             self._core.lanes.forget(lane.index)
         self._end(Ending.STOPPED)
@@ -239,9 +218,7 @@ class Lanes:
 
     def call_when_empty(self, callback: Callable[[], None]) -> None:
         """Call back, once, from whichever thread finds nothing in flight."""
-        with self.lock:
-            self._when_empty.append(callback)
-        self._tell_if_empty()
+        self._when_empty.call(callback)
 
     def _end(self, ending: Ending) -> None:
         with self.lock:
@@ -265,17 +242,3 @@ class Lanes:
         """Have a lane sleep until it is to be active again; under the lock."""
         self._core.lanes.rest(lane.index)
         self._resting.append(lane)
-
-    def _tell_if_empty(self) -> None:
-        """Call those back who wait until nothing is in flight, if nothing is.
-
-        After settlements were posted: who waits must not wake before those settled here.
-        """
-        if not self._when_empty:
-            return
-        with self.lock:
-            if not self._core.is_empty:
-                return
-            callbacks, self._when_empty = self._when_empty, []
-        for callback in callbacks:
-            callback()

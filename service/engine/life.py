@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from service.backends.base import ModelKey, StageBackend
 from service.engine.clock import Clock
 from service.engine.core import EngineCore
-from service.engine.lanes import LaneOptions, Lanes
+from service.engine.lane_making import LaneOptions
+from service.engine.lanes import Lanes
 from service.engine.loop_load import LoopLoad
 from service.engine.margin import AnswerMargin
 from service.engine.observer import Observer

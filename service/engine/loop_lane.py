@@ -28,13 +28,17 @@ class LoopLane:
         index: Which of the engine's lanes.
         site: Where its stages run.
         turns: Whom it asks.
+        pause_s: Before what does not start is started again.
     """
 
-    def __init__(self, index: int, site: StageLane, turns: Turns) -> None:
+    def __init__(
+        self, index: int, site: StageLane, turns: Turns, *, pause_s: float = _PAUSE_S
+    ) -> None:
         self.index = index
         self.is_alive = True
         self._site = site
         self._turns = turns
+        self._pause_s = pause_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched = -1  # descriptor
         self._started: StartedStage | None = None
@@ -44,7 +48,10 @@ class LoopLane:
     def start(self) -> None:
         """Begin to take turns, on the loop that runs."""
         self._loop = asyncio.get_running_loop()
-        self._watch()
+        if self._site.fileno() < 0:
+            self._lose()
+        else:
+            self._watch()
         self._take_turn(None)
 
     def wake(self) -> None:
@@ -54,11 +61,15 @@ class LoopLane:
             self._timer = self._loop.call_soon(self._look)
 
     def stop(self) -> None:
-        """Hear of nothing any more."""
+        """Hear of nothing any more; what runs is not waited for."""
+        if self._loop is None:
+            return
         self._let_timer_go()
         self._let_revival_go()
         self._unwatch()
         self._loop = None
+        self._started = None
+        self._turns.stopped(self)
 
     def _look(self) -> None:
         self._timer = None
@@ -73,23 +84,30 @@ class LoopLane:
         loop = self._loop
         if loop is None:
             return
-        turn = self._turns.turn(self, result)
-        if turn.run is not None:
-            self._begin(turn.run, loop)
-        elif turn.is_over:
+        try:
+            turn = self._turns.turn(self, result)
+            if turn.run is not None:
+                self._begin(turn.run, loop)
+            elif turn.is_over:
+                self.stop()
+            elif turn.sleep_s is not None:
+                self._timer = loop.call_later(max(0.0, turn.sleep_s), self._look_unasked)
+            # Afterwards: those who are told can wait for as long as that took, the lane should not.
+            self._turns.after(turn)
+        except BaseException:
+            # A defect ends the lane and shows as its exception; nobody is left waiting for it.
             self.stop()
-            self._turns.stopped(self)
-        elif turn.sleep_s is not None:
-            self._timer = loop.call_later(max(0.0, turn.sleep_s), self._look_unasked)
-        # Afterwards: those who are told can wait for as long as that took, the lane should not.
-        self._turns.after(turn)
+            raise
 
     def _begin(self, run: StageRun, loop: asyncio.AbstractEventLoop) -> None:
         started = start_stage(self._site, run)
         if isinstance(started, StartedStage):
             self._started = started
-        else:
-            loop.call_soon(self._end, started)
+            return
+        if self._site.fileno() < 0:
+            # Now: its descriptor may be somebody else's before the loop comes back here.
+            self._lose()
+        loop.call_soon(self._end, started)
 
     def _hear(self) -> None:
         """Take in that a stage is over, or that what runs them is there again, or gone."""
@@ -97,12 +115,23 @@ class LoopLane:
         if not self.is_alive:
             self._take_up()
         elif started is not None:
-            self._end(started.result())
+            self._end(self._result(started))
         else:
             self._lose()
+            # Asleep it would count as one that takes what comes next.
+            if self._turns.oversleeps(self):
+                self._let_timer_go()
+                self._take_turn(None)
+
+    def _result(self, started: StartedStage) -> StageResult:
+        try:
+            return started.result()
+        except BaseException:
+            self.stop()  # as in `_take_turn`
+            raise
 
     def _end(self, result: StageResult) -> None:
-        if self._site.fileno() < 0:
+        if self.is_alive and self._site.fileno() < 0:
             self._lose()
         self._take_turn(result)
 
@@ -134,9 +163,9 @@ class LoopLane:
             self._turns.revived(self)
 
     def _try_later(self, error: BackendFailed) -> None:
-        logger.error("lane %d: %s; once more in %.0f s", self.index, error, _PAUSE_S)
+        logger.error("lane %d: %s; once more in %.0f s", self.index, error, self._pause_s)
         if self._loop is not None:
-            self._revival = self._loop.call_later(_PAUSE_S, self._revive)
+            self._revival = self._loop.call_later(self._pause_s, self._revive)
 
     def _watch(self) -> None:
         if self._loop is not None:

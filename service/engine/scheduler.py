@@ -12,6 +12,7 @@ from typing import Final
 
 from model_store.gains import GainTable
 from service.backends.base import ModelKey, StageKey
+from service.engine.arrivals import Arrivals
 from service.engine.background_queue import BackgroundQueue
 from service.engine.mandatory_queue import MandatoryQueue
 from service.engine.member import Kind, Member
@@ -219,33 +220,3 @@ class StageScheduler:
         prices = self._prices[batch.stage.model]
         share_s = prices.share_s(batch.stage.stage_index, len(batch.members), sum(batch.classify))
         return batch.expected_s > _FULL_ENOUGH * share_s
-
-
-class Arrivals:
-    """Images whose place in line has not been looked for. Mutable; owned by the scheduler."""
-
-    __slots__ = ("_members",)
-
-    def __init__(self) -> None:
-        self._members: list[Member] = []
-
-    def add(self, member: Member) -> None:
-        """Let an image wait here."""
-        member.place = self
-        self._members.append(member)
-
-    def forget(self, member: Member) -> None:
-        """Let an image wait no longer."""
-        member.place = None
-
-    def depth(self, stage: StageKey) -> int:
-        """Return how many images wait for a stage."""
-        return sum(one.place is self and one.stage == stage for one in self._members)
-
-    def take(self) -> list[Member]:
-        """Let everybody go who still waits here."""
-        members, self._members = self._members, []
-        found = [member for member in members if member.place is self]
-        for member in found:
-            member.place = None
-        return found

@@ -63,7 +63,8 @@ class StageEstimate:
     Attributes:
         trunk: Of a batch without its classifier.
         classifier: What that adds, for the images it looks at.
-        best_batch: The last worthwhile bucket; the largest until `find_best_batch`.
+        best_batch: The smallest bucket that is nearly the quickest per image; the largest until
+            `find_best_batch`.
     """
 
     __slots__ = ("_next_overrun", "_overruns", "best_batch", "classifier", "trunk")

@@ -32,7 +32,7 @@ class ModelPrices:
 
     Attributes:
         stages: The keys of its stages, in order.
-        best_batch: By stage, the batch beyond which time per image does not fall any more.
+        best_batch: By stage, the batch beyond which time per image hardly falls any more.
         alone_s: For an image that runs alone.
         paced_s: As fast as can be counted on where others want to run too.
         step_s: Its part of batches of the best size, by stage: of the trunk, and of the classifier.

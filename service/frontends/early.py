@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.backends.base import ModelKey
-from service.engine.demand import OwedLater, missing_s
+from service.engine.fitting import OwedLater, missing_s
 from service.engine.margin import AnswerMargin
 from service.engine.pricing import Claim, PriceList
 from service.engine.request import EngineLimits, ServedModel, Terms

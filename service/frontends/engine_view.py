@@ -4,6 +4,7 @@ import math
 
 from service.engine.admission import AdmissionLedger
 from service.engine.engine import Engine
+from service.engine.fitting import lanes_free_at
 from service.frontends.board import LedgerView, PublishedBucket
 
 
@@ -25,7 +26,8 @@ def view_of(engine: Engine, taken: tuple[int, ...]) -> LedgerView:
             margin_s=margin_s,
             stretch=ledger.stretch(now),
             # Those that rest take nothing: for whoever looks from outside they are not there.
-            busy_until=tuple(until for until in ledger.busy_until if until != math.inf),
+            busy_until=tuple(until for until in ledger.busy_until if until != math.inf)
+            or tuple(lanes_free_at(ledger.busy_until, now)),
             buckets=tuple(
                 PublishedBucket(
                     (bucket.key[0],), bucket.start_by, bucket.owed_us, bucket.before_last_us

@@ -32,6 +32,7 @@ from service.backends.base import (
 )
 from service.backends.fake import FakeBackend, FakeModel, numbered_images
 from service.backends.onnx_runtime import OnnxRuntimeBackend, Placement
+from service.backends.processes.backend import LaneProcesses, LaneProcessOptions
 from service.backends.torchscript import TorchScriptBackend
 
 TOY = tomllib.loads((Path(__file__).parent / "toy.toml").read_text(encoding="utf-8"))
@@ -231,8 +232,28 @@ def toy_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     }
 
 
-@pytest.fixture(params=["fake", "onnx-host", "onnx-device-path", "torchscript"])
-def subject(request: pytest.FixtureRequest, toy_bundles: dict[str, Bundle]) -> Iterator[Subject]:
+@pytest.fixture(scope="session")
+def lane_processes(toy_bundles: dict[str, Bundle]) -> Iterator[Callable[[], LaneProcesses]]:
+    """Return lane processes that many tests share, others once a test has closed them."""
+    made: list[LaneProcesses] = []
+
+    def get() -> LaneProcesses:
+        if not made or made[-1].lanes[0].fileno() < 0:
+            options = LaneProcessOptions(num_processes=2, max_feature_bytes=2**24)
+            made.append(LaneProcesses({KEY: toy_bundles["onnx"]}, options))
+        return made[-1]
+
+    yield get
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture(params=["fake", "onnx-host", "onnx-device-path", "lane-processes", "torchscript"])
+def subject(
+    request: pytest.FixtureRequest,
+    toy_bundles: dict[str, Bundle],
+    lane_processes: Callable[[], LaneProcesses],
+) -> Iterator[Subject]:
     """Each backend in turn; the device path of ONNX Runtime with the CPU as its device."""
     bundles = {runtime: {KEY: bundle} for runtime, bundle in toy_bundles.items()}
     match request.param:
@@ -242,6 +263,9 @@ def subject(request: pytest.FixtureRequest, toy_bundles: dict[str, Bundle]) -> I
             made = real_subject(
                 TorchScriptBackend(bundles["torchscript"], device="cpu", num_threads=1)
             )
+        case "lane-processes":
+            yield real_subject(lane_processes())
+            return
         case kind:
             placement = Placement.HOST if kind == "onnx-host" else Placement.DEVICE
             backend = OnnxRuntimeBackend(

@@ -309,3 +309,43 @@ def test_everything_returns_to_zero(ledger, make_claim):
     assert (ledger.num_charges, ledger.num_in_flight, ledger.num_background) == (0, 0, 0)
     assert (ledger.feature_bytes, ledger.full_depth_us, ledger.owed_s) == (0, 0, 0.0)
     assert ledger.retry_after_s(0.0) == 0.0
+
+
+def learn_largest_cushion(ledger: AdmissionLedger) -> None:
+    """Have half of every deadline kept free."""
+    for _ in range(100):
+        ledger.cushion.heard(is_answered=False)
+
+
+def test_who_must_wait_for_others_is_let_in_only_where_a_cushion_is_left(ledger, make_claim):
+    ledger.admit(make_claim(deadline_at=2.9), 0.0)
+    ledger.check(make_claim(deadline_at=3.0), 0.0)
+
+    learn_largest_cushion(ledger)
+    with pytest.raises(Overloaded) as refused:
+        ledger.check(make_claim(deadline_at=3.0), 0.0)
+    ledger.check(make_claim(deadline_at=3.6), 0.0)
+
+    # A quarter second for the other, one of his own, a margin of a tenth, half of his deadline.
+    assert refused.value.retry_after_s == pytest.approx(0.25 + 1.0 + 0.3 + 1.5 - 3.0)
+
+
+def test_who_need_not_wait_needs_no_cushion(ledger, make_claim):
+    ledger.admit(make_claim(deadline_at=60.0), 0.0)
+
+    learn_largest_cushion(ledger)
+
+    ledger.check(make_claim(deadline_at=1.8), 0.0)
+
+
+def test_while_all_lanes_rest_only_who_can_wait_for_one_is_let_in(make_ledger, make_claim):
+    ledger = make_ledger(num_lanes=2)
+    ledger.lane_rests(0)
+    ledger.lane_rests(1)
+
+    with pytest.raises(Overloaded):
+        ledger.check(make_claim(deadline_at=2.0), 0.0)
+    ledger.check(make_claim(deadline_at=3.0), 0.0)
+
+    assert ledger.backlog_s(5.0) == pytest.approx(1.0)
+    assert ledger.retry_after_s(5.0) == pytest.approx(1.0)

@@ -13,7 +13,7 @@ from service.backends.base import StageKey
 from service.backends.fake import FailAt, FakeBackend, FakeModel, Gate, numbered_images
 from service.engine.clock import MonotonicClock
 from service.engine.engine import Engine
-from service.engine.lanes import LaneOptions
+from service.engine.lane_making import LaneOptions
 from service.engine.observer import WasteCause
 from service.engine.request import (
     EngineLimits,

@@ -87,14 +87,28 @@ def test_only_buckets_are_profiled():
         ((1.0,), 1),
         ((1.0, 0.8, 0.7, 0.6), 8),
         ((1.0, 0.8, 0.77, 0.78), 2),
-        ((1.0, 0.8, 0.7, 0.75), 4),
+        ((1.0, 0.8, 0.7, 0.75), 2),
         ((1.0, 1.2, 1.3, 1.4), 1),
+        ((1.14, 1.0), 1),
+        ((1.16, 1.0), 2),
         # One that was measured on a bad moment hides none behind it.
         ((1.0, 1.1, 0.7, 0.69), 4),
     ],
 )
-def test_best_batch_is_the_last_bucket_that_saves_a_twentieth_per_image(shares_s, best):
+def test_best_batch_is_the_smallest_bucket_that_is_nearly_the_quickest_per_image(shares_s, best):
     assert profiled_per_image(*shares_s).best_batch(STAGE) == best
+
+
+@pytest.mark.parametrize(
+    ("share_s", "best"),
+    [
+        pytest.param(0.0001, 8, id="the engine takes five times as long as an image"),
+        pytest.param(0.002, 2, id="a quarter of an image"),
+        pytest.param(0.01, 1, id="a twentieth of an image"),
+    ],
+)
+def test_what_a_batch_costs_the_engine_makes_larger_ones_better(share_s, best):
+    assert profiled_per_image(*(share_s,) * 4).best_batch(STAGE) == best
 
 
 def test_best_batch_stays_as_it_was_profiled():

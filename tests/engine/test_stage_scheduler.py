@@ -95,10 +95,20 @@ def member_of(
 
 
 def turn(
-    scheduler: StageScheduler, now=0.0, *, spare_s=math.inf, idle_lanes=1, longest_optional_s=1e3
+    scheduler: StageScheduler,
+    now=0.0,
+    *,
+    spare_s=math.inf,
+    idle_lanes=1,
+    longest_optional_s=1e3,
+    going_rate=0.0,
 ) -> Dispatch:
     return scheduler.next_batch(
-        now, spare_s=spare_s, idle_lanes=idle_lanes, longest_optional_s=longest_optional_s
+        now,
+        spare_s=spare_s,
+        idle_lanes=idle_lanes,
+        longest_optional_s=longest_optional_s,
+        going_rate=going_rate,
     )
 
 
@@ -316,6 +326,43 @@ def test_who_is_not_expected_to_gain_has_his_answer_at_once_where_all_lanes_go_t
 
     assert turn(scheduler).crowded_out == [sure]
     assert decided_elsewhere.place is not None
+
+
+def test_single_requests_that_gain_less_than_the_going_rate_keep_the_answer_they_have():
+    unsure, fair = better_answer(UNSURE), better_answer(FAIR)
+    scheduler = scheduler_of(unsure, fair)
+
+    # By the quickest way UNSURE gains more than a tenth a second, FAIR a tenth of that.
+    dispatch = turn(scheduler, going_rate=0.05)
+
+    assert dispatch.batch is not None
+    assert dispatch.batch.members == [unsure]
+    assert (dispatch.crowded_out, dispatch.expired) == ([fair], [])
+    assert scheduler.is_empty
+
+
+def test_images_decided_together_run_whatever_the_going_rate():
+    fair = better_answer(FAIR, classify=True)
+
+    assert batch_of(scheduler_of(fair), going_rate=1e3).members == [fair]
+
+
+def test_first_answers_and_work_without_a_deadline_run_whatever_the_going_rate():
+    first, later = first_answer(), background()
+    scheduler = scheduler_of(first, later)
+
+    assert batch_of(scheduler, going_rate=1e3).members == [first]
+    assert batch_of(scheduler, going_rate=1e3).members == [later]
+
+
+def test_who_gains_too_little_at_one_time_may_run_at_another():
+    scheduler = scheduler_of(better_answer(FAIR))
+    turn(scheduler, going_rate=0.05)
+
+    later = better_answer(FAIR)
+    scheduler.add(later)
+
+    assert batch_of(scheduler).members == [later]
 
 
 def test_better_answers_of_one_source_run_together_where_nothing_can_be_joined():

@@ -32,10 +32,16 @@ class Arena:
 
     Args:
         size_bytes: Of the block.
+
+    Raises:
+        BackendFailed: The system gives no such block.
     """
 
     def __init__(self, size_bytes: int) -> None:
-        self.block = SharedBlock.create(aligned(size_bytes))
+        try:
+            self.block = SharedBlock.create(aligned(size_bytes))
+        except OSError as error:
+            raise BackendFailed(f"no memory for features between stages: {error}") from error
         self._lock = threading.Lock()
         self._free = [(0, self.block.size_bytes)]  # (begin, end), rising, with gaps between
         self._returned: deque[tuple[int, int]] = deque()  # (begin, end), still to be sorted in

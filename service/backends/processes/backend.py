@@ -7,6 +7,7 @@ runtime's bindings do in Python is done by an interpreter that nobody else wants
 
 import queue
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,13 +23,11 @@ from service.backends.base import (
     StageOutput,
     Ticket,
 )
-from service.backends.processes.arena import Arena, Place
+from service.backends.processes.arena import Arena
+from service.backends.processes.batches import Batches, PreparedStage
 from service.backends.processes.forms import ModelForm, aligned, forms_of
-from service.backends.processes.jobs import Part, StageJob
 from service.backends.processes.lane_process import LaneProcess
 from service.backends.processes.orders import ServedBundle
-from service.backends.requests import check_inputs, check_stage, model_of, select_rows
-from service.backends.selection import select
 from service.backends.tickets import Failed
 from service.errors import BackendFailed
 
@@ -43,15 +42,6 @@ class LaneProcessOptions:
     num_threads: int = 1  # that one stage is spread over
     niceness: int = 0  # by how much they stand back for the event loop
     max_feature_bytes: int = 2**30  # that may be held between stages
-
-
-# Not frozen, which would make them three times as slow to make; nobody writes to them.
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class _Features:
-    stage: StageKey  # that reads them
-    place: Place
-    num_rows: int
-    feature_bytes: int
 
 
 class LaneProcesses:
@@ -70,9 +60,9 @@ class LaneProcesses:
     can_join = True
 
     def __init__(self, bundles: Mapping[ModelKey, Bundle], options: LaneProcessOptions) -> None:
-        self._forms = forms_of(bundles)
-        self._index_of = {key: index for index, key in enumerate(bundles)}
-        self._arena = Arena(_arena_bytes(self._forms.values(), options))
+        forms = forms_of(bundles)
+        self._arena = Arena(_arena_bytes(forms.values(), options))
+        self._batches = Batches(forms, self._arena)
         served = [
             ServedBundle(name=key.name, version=key.version, path=bundle.path.absolute())
             for key, bundle in bundles.items()
@@ -89,28 +79,22 @@ class LaneProcesses:
         )
         # The last that ran is taken first: its caches are warm.
         self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
-        self.lanes = tuple(_Lane(self, process) for process in self._processes)
+        self.lanes = tuple(_Lane(self._batches, process) for process in self._processes)
         for lane in self.lanes:
             self._free.put(lane)
         self._start()
 
     def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
         """Copy pixels to where lane processes see them; see `StageBackend.put`."""
-        form = model_of(self._forms, model)
-        check_inputs(inputs, image_shape=form.image_shape)
-        border = form.borders[0]
-        num_rows = len(inputs)
-        place = self._arena.take(border.block_bytes(num_rows))
-        (pixels,) = border.tensors(self._arena.block, place.offset, num_rows)
-        pixels[:] = inputs
-        return _Features(StageKey(model, 0), place, num_rows, num_rows * border.row_bytes)
+        return self._batches.put(model, inputs)
 
     def submit(
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Start a stage as soon as a lane is free; see `StageBackend.submit`.
 
-        For whoever waits for it, before anybody drives the lanes.
+        For whoever waits for it, before anybody drives the lanes: a lane is free again once
+        somebody has asked for the result.
         """
         lane = self._free.get()
         try:
@@ -121,80 +105,36 @@ class LaneProcesses:
 
     def close(self) -> None:
         """Let all processes go."""
+        self._batches.close()
         for process in self._processes:
             process.close()
-
-    def prepare(
-        self, stage: StageKey, parts: Sequence[FeatureRows], classify: Sequence[int]
-    ) -> "_Prepared":
-        """Return what a process is told, once all is found in order; for lanes."""
-        form = model_of(self._forms, stage.model)
-        check_stage(stage, num_stages=form.num_stages)
-        read = [_read_by(stage, part.handle) for part in parts]
-        selections = select_rows(parts)
-        num_rows = sum(len(selection.rows) for selection in selections)
-        select(classify, of=num_rows)
-        border = form.borders[stage.stage_index + 1]
-        features_bytes = border.block_bytes(num_rows)
-        place = self._arena.take(features_bytes + form.logits_bytes(len(classify)))
-        job = StageJob(
-            model_index=self._index_of[stage.model],
-            stage_index=stage.stage_index,
-            features_at=place.offset,
-            logits_at=place.offset + features_bytes,
-            parts=[
-                Part(
-                    features.place.offset,
-                    features.num_rows,
-                    None if selection.is_whole else selection.rows,
-                )
-                for features, selection in zip(read, selections, strict=True)
-                if selection.rows
-            ],
-            classify=classify,
-        )
-        next_stage = StageKey(stage.model, stage.stage_index + 1)
-        left = _Features(next_stage, place, num_rows, num_rows * border.row_bytes)
-        return _Prepared(job, left, read)
-
-    def output(self, prepared: "_Prepared") -> StageOutput:
-        """Return what a stage left that is over; for lanes."""
-        job = prepared.job
-        form = self._forms[prepared.left.stage.model]
-        logits = np.ndarray(
-            (len(job.classify), form.num_classes),
-            np.float32,
-            self._arena.block.buffer,
-            job.logits_at,
-        )
-        return StageOutput(prepared.left, logits.copy())
+        self._arena.block.close_descriptor()
 
     def _start(self) -> None:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             for process in self._processes:
                 process.start()
             for process in self._processes:
                 process.wait_until_ready()
-        except (BackendFailed, OSError):
-            self.close()
-            raise
+            undo.pop_all()
 
 
 class _Lane:
     """One process as a `StageLane`."""
 
-    def __init__(self, backend: LaneProcesses, process: LaneProcess) -> None:
-        self._backend = backend
+    def __init__(self, batches: Batches, process: LaneProcess) -> None:
+        self._batches = batches
         self._process = process
-        self.put = backend.put
+        self.put = batches.put
 
     def submit(
         self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
     ) -> Ticket:
         """Start a stage; see `StageLane.submit`."""
-        prepared = self._backend.prepare(stage, parts, classify)
+        prepared = self._batches.prepare(stage, parts, classify)
         self._process.send(prepared.job.pack())
-        return _Running(self._backend, self._process, prepared)
+        return _Running(self._batches, self._process, prepared)
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
@@ -210,26 +150,17 @@ class _Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A job, and what must stay where it is until it is over."""
-
-    job: StageJob
-    left: _Features
-    read: Sequence[_Features]
-
-
-@dataclass(frozen=True, slots=True)
 class _Running:
     """A stage that a process is busy with."""
 
-    backend: LaneProcesses
+    batches: Batches
     process: LaneProcess
-    prepared: _Prepared
+    prepared: PreparedStage
 
     def result(self) -> StageOutput:
         """Wait for it; see `Ticket.result`."""
         self.process.wait()
-        return self.backend.output(self.prepared)
+        return self.batches.output(self.prepared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,17 +177,6 @@ class _Borrowed:
             return self.ticket.result()
         finally:
             self.free.put(self.lane)
-
-
-def _read_by(stage: StageKey, handle: FeatureHandle) -> _Features:
-    if not isinstance(handle, _Features):
-        raise BackendFailed(f"{type(handle).__name__} was not left by this backend")
-    if handle.stage != stage:
-        raise BackendFailed(
-            f"features are for stage {handle.stage.stage_index} of {handle.stage.model}, "
-            f"not {stage}"
-        )
-    return handle
 
 
 def _arena_bytes(forms: Iterable[ModelForm], options: LaneProcessOptions) -> int:

@@ -73,7 +73,7 @@ class StageJob:
 
 def failure(message: str) -> bytes:
     """Return what is said of a stage that failed."""
-    return _FAILED + message[:_MAX_MESSAGE_CHARS].encode()
+    return _FAILED + message[:_MAX_MESSAGE_CHARS].encode(errors="replace")
 
 
 def message_of(reply: bytes) -> str | None:

@@ -3,6 +3,7 @@
 What a stage leaves is written where the job says by the runtime itself, without a copy in between.
 """
 
+import contextlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +16,7 @@ from service.backends.devices import CPU
 from service.backends.host_rows import HostArray
 from service.backends.onnx_features import HostFeatures, Session
 from service.backends.onnx_graph import SessionFactory
-from service.backends.onnx_runtime import build_runner
+from service.backends.onnx_runtime import build_runner, share_arena
 from service.backends.processes.forms import BorderForm, forms_of
 from service.backends.processes.jobs import DONE, MAX_BYTES, StageJob, failure
 from service.errors import BackendFailed
@@ -81,12 +82,15 @@ class Worker:
         self._forms = forms_of(bundles)
         self._block = block
         self._features = ArenaFeatures(block)
+        share_arena()
         self._runner = build_runner(bundles, SessionFactory(CPU, num_threads), self._features)
 
     def serve(self, connection: socket.socket) -> None:
         """Run what is asked for until the other side is gone."""
-        while frame := connection.recv(MAX_BYTES):
-            connection.send(self._answer(frame))
+        # Whoever hangs up while a stage runs does not read how it went.
+        with contextlib.suppress(ConnectionError):
+            while frame := connection.recv(MAX_BYTES):
+                connection.send(self._answer(frame))
 
     def _answer(self, frame: bytes) -> bytes:
         job = StageJob.unpack(frame)
