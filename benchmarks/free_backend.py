@@ -84,6 +84,9 @@ class _FreeLane:
     def fileno(self) -> int:
         return self._descriptor
 
+    def waited_s(self) -> float:
+        return 0.0
+
     def revive(self) -> None:
         """It never dies."""
 

@@ -45,6 +45,7 @@ class WrappedLane:
         self._wrapper = wrapper
         self._lane = lane
         self.fileno = lane.fileno
+        self.waited_s = lane.waited_s
         self.revive = lane.revive
         self.take_up = lane.take_up
 

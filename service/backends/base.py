@@ -149,6 +149,10 @@ class StageLane(Protocol):
         """Return what can be read once the stage is over, or the lane gone; -1 where it is gone."""
         ...
 
+    def waited_s(self) -> float:
+        """Return for how long, in all, it was ready to run and had no core; 0 if unknown."""
+        ...
+
     def revive(self) -> None:
         """Begin to start a lane that is gone; `fileno` can be read once that is over.
 

@@ -40,6 +40,10 @@ class ThreadLane:
         """Whether its thread runs."""
         return self._thread.is_alive()
 
+    def is_starved(self) -> bool:
+        """Whether it gets no core; nobody knows of a single thread."""
+        return False
+
     def start(self) -> None:
         """Start the thread, once."""
         self._thread.start()

@@ -29,6 +29,10 @@ class Lane(Protocol):
         """Whether it takes batches."""
         ...
 
+    def is_starved(self) -> bool:
+        """Whether its stage takes so long because it gets no core, as far as can be known."""
+        ...
+
     def start(self) -> None:
         """Begin to take turns, once."""
         ...

@@ -210,11 +210,12 @@ class Lanes:
         """
         with self.lock:
             run = self._core.lanes.wedged(self._clock.now(), least_s=least_s)
-            self._is_lost = run is not None
-        if run is not None:
+            # Others than us keep the cores busy: to start anew would only cost us more of them.
+            self._is_lost = run is not None and not self._lanes[run.lane].is_starved()
+        if self._is_lost:
             self._end(Ending.LOST)
             self._outbox.deliver()
-        return run is not None
+        return self._is_lost
 
     def call_when_empty(self, callback: Callable[[], None]) -> None:
         """Call back, once, from whichever thread finds nothing in flight."""

@@ -6,6 +6,7 @@ costs it two system calls.
 
 import asyncio
 import logging
+import time
 from typing import Final
 
 from service.backends.base import StageLane
@@ -14,6 +15,7 @@ from service.engine.stage_run import StageResult, StageRun, StartedStage, start_
 from service.errors import BackendFailed
 
 _PAUSE_S: Final = 1.0  # before a lane that does not start is started again
+_STARVED_SHARE: Final = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class LoopLane:
         self._started: StartedStage | None = None
         self._timer: asyncio.Handle | None = None  # of the next look
         self._revival: asyncio.Handle | None = None
+        self._waited: tuple[float, float] | None = None  # for a core: when looked at, how long
 
     def start(self) -> None:
         """Begin to take turns, on the loop that runs."""
@@ -53,6 +56,17 @@ class LoopLane:
         else:
             self._watch()
         self._take_turn(None)
+
+    def is_starved(self) -> bool:
+        """Whether its stage got no core for most of the time since this was last asked.
+
+        True at first: once there is something to compare with, the next look tells.
+        """
+        before, now = self._waited, (time.monotonic(), self._site.waited_s())
+        self._waited = now
+        if before is None:
+            return True
+        return now[1] - before[1] > _STARVED_SHARE * (now[0] - before[0])
 
     def wake(self) -> None:
         """Look soon: behind the requests that came together with the one that wakes."""
@@ -100,6 +114,7 @@ class LoopLane:
             raise
 
     def _begin(self, run: StageRun, loop: asyncio.AbstractEventLoop) -> None:
+        self._waited = None
         started = start_stage(self._site, run)
         if isinstance(started, StartedStage):
             self._started = started

@@ -30,6 +30,7 @@ class PipedLane:
         self.is_held = False  # whether its stages end only when the test says so
         self.num_failing_revivals = 0
         self.num_revivals = 0
+        self.without_core_s = 0.0
         self._connect()
 
     def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
@@ -48,6 +49,9 @@ class PipedLane:
 
     def fileno(self) -> int:
         return -1 if self._here is None else self._here.fileno()
+
+    def waited_s(self) -> float:
+        return self.without_core_s
 
     def revive(self) -> None:
         self.num_revivals += 1

@@ -1,6 +1,7 @@
 """Lanes driven by the event loop, whose stages run at the other end of a socket."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 
@@ -14,12 +15,13 @@ from service.engine.lane_turns import Turn
 from service.engine.loop_lane import LoopLane
 from service.engine.request import EngineLimits, ExitLimits, ExitReason, ServedModel
 from service.engine.stage_costs import StageCosts
-from service.errors import BackendFailed, EngineStopped, Overloaded
+from service.errors import BackendFailed, EngineStopped, Overloaded, ReplicaLost
 from tests.engine.conftest import KEY
 from tests.engine.piped_backend import PipedBackend, PipedLane
 
 MODELS = {KEY: FakeModel((0.3, 0.5, 0.7, 0.9))}
 MANY_TURNS = 1000
+LIMIT_S = 10.0
 
 
 class ScriptedTurns:
@@ -405,3 +407,35 @@ async def test_batch_that_cannot_even_be_begun_fails_and_its_lane_is_started_ane
     assert isinstance(failed.error, BackendFailed)
     assert answered.answer is not None
     assert lane.num_revivals == 1
+
+
+async def test_stage_that_hangs_ends_the_engine(make_engine):
+    engine, (lane,) = make_engine()
+    lane.is_held = True
+    ticket, wedged = submit(engine), asyncio.Event()
+
+    engine.watch(wedged_s=0.05, on_wedged=wedged.set)
+
+    await asyncio.wait_for(wedged.wait(), LIMIT_S)
+    assert isinstance((await ticket.outcome).error, ReplicaLost)
+
+
+async def test_stage_that_gets_no_core_is_waited_for(make_engine, monkeypatch):
+    engine, (lane,) = make_engine()
+    lane.is_held = True
+    num_looks, looked_often = itertools.count(), asyncio.Event()
+
+    def without_core_s() -> float:
+        if next(num_looks) > 3:
+            looked_often.set()
+        return time.monotonic()
+
+    monkeypatch.setattr(lane, "waited_s", without_core_s)
+    ticket = submit(engine)
+
+    engine.watch(wedged_s=0.05, on_wedged=lambda: pytest.fail("it does not hang"))
+    await asyncio.wait_for(looked_often.wait(), LIMIT_S)
+    lane.is_held = False
+    lane.say_done()
+
+    assert (await ticket.outcome).answer is not None

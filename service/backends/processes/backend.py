@@ -140,6 +140,10 @@ class _Lane:
         """Return the descriptor of the connection."""
         return self._process.fileno()
 
+    def waited_s(self) -> float:
+        """Return for how long the process had no core, as the kernel counts."""
+        return self._process.waited_s()
+
     def revive(self) -> None:
         """Start the process anew, without waiting for it."""
         self._process.start()

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 from service.backends.processes.jobs import MAX_BYTES, message_of
 from service.backends.processes.orders import Orders, ServedBundle
 from service.errors import BackendFailed
 
+_NS: Final = 1e-9
 _START_S: Final = 120.0  # to open every bundle in
 # Until a process that hung up is killed: long enough to say why, and an event loop may wait for it.
 _LAST_WORDS_S: Final = 0.2
@@ -94,6 +96,19 @@ class LaneProcess:
     def fileno(self) -> int:
         """Return the descriptor on which it answers; -1 while there is no process."""
         return -1 if self._connection is None else self._connection.fileno()
+
+    def waited_s(self) -> float:
+        """Return for how long it was ready to run and had no core; 0 where nobody knows.
+
+        Source: the kernel's ``Documentation/scheduler/sched-stats.rst``, "/proc/<pid>/schedstat".
+        """
+        if self._process is None:
+            return 0.0
+        try:
+            counts = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
+            return int(counts.split()[1]) * _NS
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def send(self, frame: bytes) -> None:
         """Have a stage run.
