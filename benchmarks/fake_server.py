@@ -33,7 +33,8 @@ from service.decode import Decoder, ImageSize, Pixels
 from service.engine.clock import MonotonicClock
 from service.engine.engine import Engine
 from service.engine.margin import AnswerMargin
-from service.engine.request import Answer, ExitReason, ExitRecord, ImageOutcome
+from service.engine.request import Answer, ExitReason, ExitRecord, ImageOutcome, Terms
+from service.engine.reservation import Reservation
 from service.metrics import EngineMetrics, new_registry
 from service.models import Model, Models, open_models
 from service.plan import PlanService
@@ -142,6 +143,13 @@ class _FreeTicket:
         """There is nothing to abandon."""
 
 
+class _FreePlace(Reservation):
+    """Takes no room."""
+
+    def release(self) -> None:
+        """There is nothing to give back."""
+
+
 class _FreeEngine:
     """Has the same answer for every image, at once."""
 
@@ -152,6 +160,10 @@ class _FreeEngine:
         record = ExitRecord(model.served.costs.num_exits - 1, logits, confidence)
         answer = Answer(record, ExitReason.LAST_EXIT, (record,))
         self._outcome = ImageOutcome(answer, None, 1, 0.0, 0.0)
+
+    def reserve(self, _terms: Terms) -> "_FreePlace":
+        """Hold a place; a request whose body comes in pieces asks for one."""
+        return _FreePlace()
 
     def submit(self, *_: object, **__: object) -> _FreeTicket:
         """Answer."""
