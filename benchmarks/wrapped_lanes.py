@@ -14,9 +14,9 @@ from service.backends.base import (
     StageBackend,
     StageKey,
     StageLane,
+    StageSite,
     Ticket,
 )
-from service.engine.stage_run import StageSite
 
 
 class Wrapper(StageBackend, Protocol):

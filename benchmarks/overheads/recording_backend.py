@@ -14,9 +14,9 @@ from service.backends.base import (
     ModelKey,
     StageBackend,
     StageKey,
+    StageSite,
     Ticket,
 )
-from service.engine.stage_run import StageSite
 
 
 class RecordingBackend:

@@ -14,9 +14,9 @@ from service.backends.base import (
     StageBackend,
     StageKey,
     StageOutput,
+    StageSite,
     Ticket,
 )
-from service.engine.stage_run import StageSite
 
 
 @dataclass(frozen=True, slots=True, eq=False)

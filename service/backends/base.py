@@ -125,6 +125,20 @@ class StageBackend(Protocol):
         ...
 
 
+class StageSite(Protocol):
+    """Where a stage is run: a backend, or one lane of it."""
+
+    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
+        """Take in pixels; see `StageBackend.put`."""
+        ...
+
+    def submit(
+        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
+    ) -> Ticket:
+        """Start a stage; see `StageBackend.submit`."""
+        ...
+
+
 class StageLane(Protocol):
     """Runs one stage at a time somewhere else, while its caller does something else.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 from model_store.confidence import max_softmax
 from service.backends.base import (
     FeatureHandle,
-    FeatureRows,
-    ModelKey,
     StageKey,
     StageOutput,
+    StageSite,
     Ticket,
 )
-from service.engine.features import HeldFeatures
 from service.engine.image import InFlightImage
 from service.engine.member import Kind
 from service.engine.request import ExitRecord, ServedModel
+from service.engine.stage_inputs import parts_of, take_in
 from service.errors import BackendFailed
 
 _NO_FAILURES: Final[Mapping[int, str]] = {}
@@ -85,20 +84,6 @@ def in_row_order(
     return [image for image, _ in pairs], [is_classified for _, is_classified in pairs]
 
 
-class StageSite(Protocol):
-    """Where a stage is run: a backend, or one lane of it."""
-
-    def put(self, model: ModelKey, inputs: NDArray[np.float32]) -> FeatureHandle:
-        """Take in pixels; see `StageBackend.put`."""
-        ...
-
-    def submit(
-        self, stage: StageKey, parts: Sequence[FeatureRows], *, classify: Sequence[int]
-    ) -> Ticket:
-        """Start a stage; see `StageBackend.submit`."""
-        ...
-
-
 class StartedStage:
     """A batch that runs.
 
@@ -145,11 +130,11 @@ def start_stage(site: StageSite, run: StageRun) -> StartedStage | StageResult:
     failures: Mapping[int, str] = _NO_FAILURES
     try:
         if run.stage.stage_index == 0:
-            parts, failures = _take_in(site, run)
+            parts, failures = take_in(site, run.model.key, run.images, run.pixels)
             if not parts:
                 return StageResult(None, None, {}, failures, not_begun=failures)
         else:
-            parts = _parts(run.images)
+            parts = parts_of(run.images)
         going = [at for at in range(len(run.images)) if at not in failures]
         classify = tuple(row for row, at in enumerate(going) if run.classify[at])
         return StartedStage(run, site.submit(run.stage, parts, classify=classify), going, failures)
@@ -184,70 +169,6 @@ def _result(
         failures = {**failures, **broken}
     rows = {at: row for row, at in enumerate(going)} if len(going) < len(run.images) else None
     return StageResult(features, rows, records, failures, not_begun=not_begun)
-
-
-def _take_in(backend: StageSite, run: StageRun) -> tuple[list[FeatureRows], Mapping[int, str]]:
-    """Hand the pixels of a batch over, all at once where that goes well."""
-    runs = _runs_of_pixels(run)
-    key = run.model.key
-    try:
-        arrays = [pixels for _, pixels in runs]
-        handle = backend.put(key, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
-        return [FeatureRows(handle, tuple(range(handle.num_rows)))], _NO_FAILURES
-    except (BackendFailed, ValueError):
-        return _take_in_one_by_one(backend, run, runs)
-
-
-def _take_in_one_by_one(
-    backend: StageSite, run: StageRun, runs: Sequence[tuple[int, NDArray[np.float32]]]
-) -> tuple[list[FeatureRows], Mapping[int, str]]:
-    """Find out whose pixels are refused: they fail, the others run."""
-    parts: list[FeatureRows] = []
-    failures: dict[int, str] = {}
-    for first, pixels in runs:
-        try:
-            handle = backend.put(run.model.key, pixels)
-        except BackendFailed as error:
-            failures.update(dict.fromkeys(range(first, first + len(pixels)), str(error)))
-        else:
-            parts.append(FeatureRows(handle, tuple(range(handle.num_rows))))
-    return parts, failures
-
-
-def _runs_of_pixels(run: StageRun) -> list[tuple[int, NDArray[np.float32]]]:
-    """Return pixels of neighbouring images together, with the position of the first."""
-    runs: list[tuple[int, NDArray[np.float32]]] = []
-    begins, image_of_next = 0, -1
-    inputs: NDArray[np.float32] | None = None
-    for at, (image, pixels) in enumerate(zip(run.images, run.pixels, strict=True)):
-        if pixels is None:
-            raise ValueError(f"image {image.position} has no pixels left")
-        if pixels is not inputs or image.position != image_of_next:
-            inputs, begins = pixels, at
-            runs.append((at, pixels[image.position : image.position + 1]))
-        else:
-            first = image.position - (at - begins)
-            runs[-1] = (begins, pixels[first : image.position + 1])
-        image_of_next = image.position + 1
-    return runs
-
-
-def _parts(images: Sequence[InFlightImage]) -> list[FeatureRows]:
-    parts: list[FeatureRows] = []
-    held, rows = images[0].held, list[int]()
-    for image in images:
-        if image.held is not held:
-            parts.append(_rows(held, rows))
-            held, rows = image.held, []
-        rows.append(image.row)
-    parts.append(_rows(held, rows))
-    return parts
-
-
-def _rows(held: HeldFeatures | None, rows: Sequence[int]) -> FeatureRows:
-    if held is None or held.handle is None:
-        raise ValueError("an image has no features to go on with")
-    return FeatureRows(held.handle, tuple(rows))
 
 
 def _records(
